@@ -1,0 +1,1 @@
+"""One readable place per paper or method."""

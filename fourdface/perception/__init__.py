@@ -1,0 +1,1 @@
+"""Faces in pictures: detection, landmarks, coefficients, gaze, matte; one interface, several backends."""

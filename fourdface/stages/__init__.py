@@ -1,0 +1,1 @@
+"""One module per command: pure Artifact -> Artifact, no click, no paths, no printing."""
