@@ -1,0 +1,1 @@
+"""The `fourd` command line: one click command per file."""

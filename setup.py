@@ -1,0 +1,107 @@
+"""Build of fourd: the Python packages and the native kernels, which link no torch and may be absent.
+
+The command line lives in cli/ and the kernels in cuda/; they are installed as `fourdface.cli` and `fourdface.cuda`, so
+that no top-level package called `cli` or `cuda` ever lands in a user's environment.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+NATIVE_BUILD = ROOT / "cuda" / "build.py"  # stand-alone script: `python cuda/build.py OUTPUT_FOLDER`
+
+CORE = [
+    "torch>=2.6",
+    "numpy>=1.26",
+    "scipy>=1.11",
+    "pillow>=10.0",
+    "click>=8.1",
+    "h5py>=3.10",
+    "av>=14.0",
+    "tqdm>=4.66",
+    "safetensors>=0.4",
+    "omegaconf>=2.3",
+    "pyyaml>=6.0",
+    "scikit-image>=0.22",
+]
+EXTRAS = {
+    "perception": ["mediapipe>=0.10.14", "onnxruntime>=1.17", "insightface>=0.7.3", "face-alignment>=1.4"],
+    "gpu": ["gsplat>=1.5"],
+    "diffusion": ["diffusers>=0.30", "transformers>=4.44", "accelerate>=0.33"],
+    "metrics": ["lpips>=0.1.4", "torchmetrics>=1.4"],
+    "view": ["viser>=1.0"],
+    "dev": [
+        "pytest>=8.0",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "ruff>=0.6",
+        "mypy>=1.11",
+        "types-tqdm",
+        "types-PyYAML",
+        "setuptools>=77",
+        "wheel",
+    ],
+}
+
+
+def version() -> str:
+    """The version that fourdface states, read without importing it (its dependencies may not be there yet)."""
+    text = (ROOT / "fourdface" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError("fourdface/__init__.py states no __version__")
+    return match.group(1)
+
+
+class BuildWithKernels(build_py):
+    """Build the native kernels beside the Python files; without a compiler everything runs on the torch reference."""
+
+    def run(self) -> None:
+        """Copy the Python files, then compile into the built package (in place for an editable install)."""
+        super().run()
+        if not NATIVE_BUILD.is_file():
+            return
+        target = ROOT / "cuda" if self.editable_mode else Path(self.build_lib) / "fourdface" / "cuda"
+        if subprocess.run([sys.executable, str(NATIVE_BUILD), str(target)], check=False).returncode != 0:
+            self.warn("the native kernels were not built: fourd will run on the torch reference (see `fourd doctor`)")
+
+
+setup(
+    name="fourd",
+    version=version(),
+    description="One portrait photo becomes a 4D head, on a plain CPU",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Graphics :: 3D Rendering",
+    ],
+    packages=[*find_packages(include=["fourdface", "fourdface.*"]), "fourdface.cli", "fourdface.cuda"],
+    package_dir={"fourdface": "fourdface", "fourdface.cli": "cli", "fourdface.cuda": "cuda"},
+    package_data={
+        "fourdface": ["py.typed"],
+        "fourdface.assets": ["registry.yaml", "files/*"],
+        "fourdface.cuda": ["*.h", "*.cpp", "*.cu", "*.so", "*.dylib", "*.dll"],
+    },
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["fourd = fourdface.cli.main:main"]},
+    cmdclass={"build_py": BuildWithKernels},
+    zip_safe=False,
+)
