@@ -1,0 +1,1 @@
+"""Steps of `scripts/build_open_head.py`, one file each."""

@@ -1,0 +1,204 @@
+"""The parts of the open head: skin with eye sockets and mouth bag, eyeballs, teeth, gums and tongue.
+
+Each part is a `Part`: rows of weights on the vertices of the source, so that the neutral and every morph follow by one
+sparse product. Skin and gums are remeshed on the subject's left half and mirrored; teeth one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.sparse import csr_matrix, vstack
+
+from open_head.remesh import Source, remesh
+from open_head.sources import (CUT, LID, LIP, TEETH_LEFT, Ict, clip, compact, curvature_size, edges_of, limit_gradient,
+                               make_source, shared_edges)
+
+
+@dataclass
+class Part:
+    """weights [n, N] on source vertices; faces [m, 3]; mirror [n]; labels: name -> bool [n]."""
+
+    weights: csr_matrix
+    faces: np.ndarray
+    mirror: np.ndarray
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def mirrored(weights: csr_matrix, permutation: np.ndarray) -> csr_matrix:
+    """Weights [n, N] of the mirrored points: columns sent through the source's mirror permutation."""
+    w = weights.tocoo()
+    return csr_matrix((w.data, (w.row, permutation[w.col])), shape=w.shape)
+
+
+def whole_from_half(ict: Ict, weights: csr_matrix, faces: np.ndarray, labels: dict[str, np.ndarray]) -> Part:
+    """Both halves from the left one; vertices on x = 0 are shared."""
+    x = weights @ ict.neutral[:, 0]
+    seam = np.abs(x) < 1e-5
+    other = np.where(seam, np.arange(len(x)), -1)
+    other[~seam] = len(x) + np.arange((~seam).sum())
+    every = vstack([weights, mirrored(weights[~seam], ict.mirror)]).tocsr()
+    mirror = np.concatenate([other, np.flatnonzero(~seam)])
+    both = np.concatenate([faces, other[faces][:, [0, 2, 1]]])
+    full = {}
+    for name, mask in labels.items():
+        if name.endswith("_left"):
+            full[name] = np.concatenate([mask, np.zeros((~seam).sum(), bool)])
+            full[name[:-5] + "_right"] = full[name][mirror]
+        else:
+            full[name] = np.concatenate([mask, mask[~seam]])
+    return Part(every, both, mirror, full)
+
+
+def neck_plane(points: np.ndarray) -> np.ndarray:
+    """Signed distance [N] above the plane where the neck is cut: a collar, lower in front than behind."""
+    front, back = np.array([-14.3, 3.0]), np.array([-11.2, -9.0])  # (y, z)
+    along = (front - back) / np.linalg.norm(front - back)
+    normal = np.array([along[1], -along[0]])  # in (y, z), up
+    return (points[:, 1:] - back) @ normal
+
+
+def _distance_to(points: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    from scipy.spatial import cKDTree
+
+    return cKDTree(seeds).query(points)[0]
+
+
+def _skin_size(ict: Ict, points: np.ndarray, faces: np.ndarray, where: dict[str, np.ndarray]) -> np.ndarray:
+    """Wanted edge length [N]: short at lids, lips, nostrils and ears, long on skull, neck and hidden surfaces."""
+    bent = curvature_size(points, faces, 0.02)
+    narrow = where["narrow"]
+    size = np.where(narrow, 0.56, np.where(where["face"], 0.95, 1.45))
+    floor = np.where(narrow, 0.32, 0.6)
+    ear = (np.abs(points[:, 0]) > 6.8) & (points[:, 1] > -3) & (points[:, 1] < 5) & (points[:, 2] < 3.5)
+    floor[ear], size[ear] = 0.42, 0.8
+    size = np.clip(bent, floor, size)
+    lid, lip = _distance_to(points, points[where["lid"]]), _distance_to(points, points[where["lip"]])
+    size = np.minimum(size, 0.23 + 0.30 * np.maximum(lid - 0.3, 0))
+    size = np.minimum(size, 0.26 + 0.22 * np.maximum(lip - 0.7, 0))
+    size = limit_gradient(points, faces, size, 0.35)
+    hidden = where["socket"] | where["mouth"]
+    depth = np.where(where["socket"], lid, lip)
+    inner = np.where(where["socket"], 0.22 + 0.5 * np.maximum(depth - 0.2, 0), 0.26 + 0.45 * np.maximum(depth - 0.25, 0))
+    return np.where(hidden, np.minimum(inner, np.where(where["socket"], 0.8, 1.3)), size)
+
+
+def skin(ict: Ict) -> Part:
+    """The closed skin: face, head, neck to the collar, eye sockets and mouth bag."""
+    names = ("face", "head", "mouth", "socket_left", "socket_right")
+    tri = {n: ict.part(n) for n in names}
+    half = {n: t[ict.neutral[t][..., 0].mean(1) > 0] for n, t in tri.items()}
+    faces = np.concatenate([half[n] for n in names])
+    weights, faces, cut = clip(ict.neutral, faces, neck_plane(ict.neutral))
+    lid = shared_edges(half["face"], half["socket_left"])
+    lip = shared_edges(half["face"], half["mouth"])
+    weights, faces, cut, lid, lip = compact(weights, faces, cut, lid, lip)
+    points = weights @ ict.neutral
+    columns = np.abs(weights)
+
+    def mask(vertices: np.ndarray) -> np.ndarray:
+        chosen = np.zeros(len(ict.neutral))
+        chosen[vertices] = 1
+        return np.asarray(columns @ chosen > 0.5)
+
+    where = {"narrow": mask(np.arange(6706)), "face": mask(np.arange(9409)), "lid": np.unique(lid), "lip": np.unique(lip),
+             "socket": mask(np.setdiff1d(tri["socket_left"], tri["face"])), "mouth": mask(np.setdiff1d(tri["mouth"], tri["face"]))}
+    features = np.concatenate([np.c_[e, np.full(len(e), n)] for e, n in ((lid, LID), (lip, LIP), (cut, CUT))])
+    eye, mouth = where["lid"], where["lip"]
+    corners = np.array([eye[np.argmin(points[eye, 0])], eye[np.argmax(points[eye, 0])], mouth[np.argmax(points[mouth, 0])]])
+    source = make_source(points, faces, features, corners, _skin_size(ict, points, faces, where))
+    new, new_faces = remesh(source)
+    seed = np.zeros((len(points), 6))
+    for k, v in enumerate((np.unique(lid), np.unique(lip), np.unique(cut))):
+        seed[v, k] = 1
+    on = np.asarray(new @ seed > 0.999)
+    part_of = np.stack([where["socket"], where["mouth"], where["face"], where["narrow"]], 1).astype(float)
+    soft = np.asarray(new @ part_of)
+    labels = {"lid_rim_left": on[:, 0], "lip_rim": on[:, 1], "boundary_neck": on[:, 2],
+              "socket_left": (soft[:, 0] > 1e-6) & ~on[:, 0], "bag": (soft[:, 1] > 1e-6) & ~on[:, 1],
+              "ict_face": soft[:, 2] > 0.5, "ict_narrow": soft[:, 3] > 0.5}
+    return whole_from_half(ict, (new @ weights).tocsr(), new_faces, labels)
+
+
+def gums(ict: Ict) -> Part:
+    """Gums and tongue, one open surface inside the mouth."""
+    tri = ict.part("gums")
+    half = tri[ict.neutral[tri][..., 0].mean(1) > 0]
+    from scipy.sparse import identity
+
+    tongue = tongue_vertices(ict)
+    weights, faces = compact(identity(len(ict.neutral), format="csr"), half)
+    points = weights @ ict.neutral
+    is_tongue = np.asarray(weights @ tongue.astype(float)) > 0.5
+    front = np.clip((points[:, 2] - 3.0) / 6.0, 0, 1)
+    size = np.where(is_tongue, 0.75 - 0.25 * front, 0.95 - 0.45 * front)
+    size = limit_gradient(points, faces, size, 0.4)
+    source = make_source(points, faces, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), size)
+    new, new_faces = remesh(source)
+    labels = {"tongue": np.asarray(new @ is_tongue.astype(float)) > 0.5}
+    return whole_from_half(ict, (new @ weights).tocsr(), new_faces, labels)
+
+
+def tongue_vertices(ict: Ict) -> np.ndarray:
+    """Which source vertices [N] are tongue: inside the lower dental arch, above the floor of the mouth."""
+    p = ict.neutral
+    inside = np.zeros(len(p), bool)
+    span = slice(14062, 17039)
+    q = p[span]
+    inside[span] = (np.abs(q[:, 0]) < 2.15) & (q[:, 1] < -1.9) & (q[:, 1] > -4.9) & (q[:, 2] < 9.6) & (q[:, 2] > 1.0)
+    return inside
+
+
+def _close_holes(weights: csr_matrix, faces: np.ndarray) -> tuple[csr_matrix, np.ndarray]:
+    """Close each boundary loop by a fan around its centre."""
+    e, count = edges_of(faces)
+    if not (count == 1).any():
+        return weights, faces
+    directed = {(int(f[i]), int(f[(i + 1) % 3])) for f in faces for i in range(3)}
+    step = {b: a for a, b in directed if (b, a) not in directed}  # walk against the faces' direction
+    while step:  # a molar has one hole for each root
+        start = min(step)
+        loop, follow = [start], step.pop(start)
+        while follow != start:
+            loop.append(follow)
+            follow = step.pop(follow)
+        centre = csr_matrix(weights[loop].mean(0))
+        fan = [[loop[i], loop[(i + 1) % len(loop)], weights.shape[0]] for i in range(len(loop))]
+        weights, faces = vstack([weights, centre]).tocsr(), np.concatenate([faces, np.array(fan)])
+    return weights, faces
+
+
+def tooth(ict: Ict, first: int, end: int, upper: bool, size: float) -> tuple[csr_matrix, np.ndarray]:
+    """One tooth without its root, closed: weights, faces."""
+    mine = ((ict.triangles >= first) & (ict.triangles < end)).all(1)
+    faces, p = ict.triangles[mine], ict.neutral
+    y = p[first:end, 1]
+    crown = 1.35 if upper else 1.2
+    value = (y.min() + crown) - p[:, 1] if upper else p[:, 1] - (y.max() - crown)
+    weights, faces, _ = clip(p, faces, value)
+    weights, faces = compact(weights, faces)
+    weights, faces = _close_holes(weights, faces)
+    points = weights @ p
+    source = Source(points, faces, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), np.full(len(points), size))
+    new, faces = remesh(source, rounds=8)
+    return (new @ weights).tocsr(), faces
+
+
+def teeth(ict: Ict) -> Part:
+    """Both rows without the third molars."""
+    all_weights, all_faces, upper_mask, start = [], [], [], 0
+    for row, ranges in TEETH_LEFT.items():
+        for k, (first, end) in enumerate(ranges):
+            weights, faces = tooth(ict, first, end, row == "upper", 0.27 if k < 3 else 0.33)
+            all_weights.append(weights)
+            all_faces.append(faces + start)
+            upper_mask.append(np.full(weights.shape[0], row == "upper"))
+            start += weights.shape[0]
+    weights, faces, upper = vstack(all_weights).tocsr(), np.concatenate(all_faces), np.concatenate(upper_mask)
+    n = weights.shape[0]
+    mirror = np.concatenate([n + np.arange(n), np.arange(n)])
+    every = vstack([weights, mirrored(weights, ict.mirror)]).tocsr()
+    both = np.concatenate([upper, upper])
+    return Part(every, np.concatenate([faces, faces[:, [0, 2, 1]] + n]), mirror,
+                {"teeth_upper": both, "teeth_lower": ~both})
