@@ -1,1 +1,1 @@
-"""Native kernels: C sources with their contracts in the headers, and the libraries built from them."""
+"""Sources of the native kernels (C++ and CUDA), shipped so that they can be built on the user's machine."""

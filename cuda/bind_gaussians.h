@@ -1,0 +1,27 @@
+// Gaussians that ride on the triangles of a mesh (fourdface/ops/bind_gaussians.py; `bind_gaussians_reference` is the meaning).
+//
+// vertices [V,3] float32, faces [F,3] int32, triangle [N] int32 (index of a face), local_mean [N,3], local_covariance [N,6]
+// (xx,xy,xz,yy,yz,zz), max_trace [N] or null -> means [N,3], covariances [N,6].
+// Frame of a triangle: F = [e1, e2, h n], e1 = v1 - v0, e2 = v2 - v0, n the unit normal e1 x e2 / |e1 x e2|,
+// h = sqrt(|e1 x e2|) = sqrt(2 area); a triangle without area has h n = 0. mean = v0 + F local_mean; covariance = F C F^T,
+// scaled down as a whole where its trace is above max_trace.
+// Indices must be in range (the Python side checks). Tolerance to the reference: 1e-6 relative to the size of the frame.
+#pragma once
+#include "common.h"
+
+struct FourdBindArgs {
+  const float* vertices;
+  const int32_t* faces;
+  const int32_t* triangle;
+  const float* local_mean;
+  const float* local_covariance;
+  const float* max_trace;  // [N] or null
+  float* means;
+  float* covariances;
+  int64_t face_count;
+  int64_t count;
+  float max_trace_all;  // used when max_trace is null; infinity = no limit
+  int32_t threads;
+};
+
+FOURD_EXPORT int fourd_bind_gaussians(const FourdBindArgs* args);

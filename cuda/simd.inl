@@ -1,0 +1,92 @@
+// Vectors of FOURD_WIDTH floats for the instruction set being compiled. Included once per set, inside its namespace and
+// between FOURD_BEGIN_TARGET and FOURD_END_TARGET; so no include guard and no system header here.
+// Arithmetic is the compiler's own (GCC/Clang vector extensions), which contract a*b+c to one FMA where the set has it.
+
+#define FOURD_INLINE static inline __attribute__((always_inline))
+
+constexpr int W = FOURD_WIDTH;
+typedef float VF __attribute__((vector_size(4 * FOURD_WIDTH)));
+typedef int32_t VI __attribute__((vector_size(4 * FOURD_WIDTH)));
+typedef float VFU __attribute__((vector_size(4 * FOURD_WIDTH), aligned(4), may_alias));
+
+FOURD_INLINE VF broadcast(float x) { return x - VF{}; }
+FOURD_INLINE VF load(const float* p) { return *reinterpret_cast<const VFU*>(p); }
+FOURD_INLINE void store(float* p, VF x) { *reinterpret_cast<VFU*>(p) = x; }
+FOURD_INLINE VF iota() {
+  VF r;
+  for (int i = 0; i < W; i++) r[i] = float(i);
+  return r;
+}
+
+// A where the mask is set, else 0; masks are the all-ones / all-zeros integers that comparisons give.
+FOURD_INLINE VF keep(VI mask, VF a) { return (VF)(mask & (VI)a); }
+FOURD_INLINE VF select(VI mask, VF a, VF b) { return mask ? a : b; }
+FOURD_INLINE VF flip_negative(VF a) { return (VF)((VI)a | INT32_MIN); }  // -|a|
+FOURD_INLINE VF absolute(VF a) { return (VF)((VI)a & INT32_MAX); }
+
+#if FOURD_X86 && FOURD_WIDTH == 16
+FOURD_INLINE VF vmin(VF a, VF b) { return (VF)_mm512_min_ps((__m512)a, (__m512)b); }
+FOURD_INLINE VF vmax(VF a, VF b) { return (VF)_mm512_max_ps((__m512)a, (__m512)b); }
+FOURD_INLINE VF vsqrt(VF a) { return (VF)_mm512_sqrt_ps((__m512)a); }
+FOURD_INLINE uint32_t bits(VI mask) { return uint32_t(_mm512_movepi32_mask((__m512i)mask)); }
+#elif FOURD_X86 && FOURD_WIDTH == 8
+FOURD_INLINE VF vmin(VF a, VF b) { return (VF)_mm256_min_ps((__m256)a, (__m256)b); }
+FOURD_INLINE VF vmax(VF a, VF b) { return (VF)_mm256_max_ps((__m256)a, (__m256)b); }
+FOURD_INLINE VF vsqrt(VF a) { return (VF)_mm256_sqrt_ps((__m256)a); }
+FOURD_INLINE uint32_t bits(VI mask) { return uint32_t(_mm256_movemask_ps((__m256)mask)); }
+#elif FOURD_X86 && FOURD_WIDTH == 4
+FOURD_INLINE VF vmin(VF a, VF b) { return (VF)_mm_min_ps((__m128)a, (__m128)b); }
+FOURD_INLINE VF vmax(VF a, VF b) { return (VF)_mm_max_ps((__m128)a, (__m128)b); }
+FOURD_INLINE VF vsqrt(VF a) { return (VF)_mm_sqrt_ps((__m128)a); }
+FOURD_INLINE uint32_t bits(VI mask) { return uint32_t(_mm_movemask_ps((__m128)mask)); }
+#else
+FOURD_INLINE VF vmin(VF a, VF b) { return a < b ? a : b; }
+FOURD_INLINE VF vmax(VF a, VF b) { return a > b ? a : b; }
+FOURD_INLINE VF vsqrt(VF a) {
+  VF r;
+  for (int i = 0; i < W; i++) r[i] = __builtin_sqrtf(a[i]);
+  return r;
+}
+FOURD_INLINE uint32_t bits(VI mask) {
+  uint32_t r = 0;
+  for (int i = 0; i < W; i++) r |= (mask[i] ? 1u : 0u) << i;
+  return r;
+}
+#endif
+
+// Nearest integer for |x| < 2^22: adding 1.5 * 2^23 pushes the fraction out of the mantissa.
+constexpr float kRound = 12582912.0f;
+FOURD_INLINE VF vround(VF x) { return (x + kRound) - kRound; }
+FOURD_INLINE VF vfloor(VF x) {
+  const VF r = vround(x);
+  return r - keep(r > x, broadcast(1.0f));
+}
+FOURD_INLINE VF vceil(VF x) { return -vfloor(-x); }
+
+// 2^x for -126 <= x <= 127 (anything else gives garbage, never a trap). Relative error < 2.5e-7: a degree-5 polynomial fitted
+// to 2^f on [-1/2, 1/2] for the smallest largest relative error (7.5e-8) plus the rounding of its evaluation.
+FOURD_INLINE VF vexp2(VF x) {
+  const VF shifted = x + kRound;
+  const VF f = x - (shifted - kRound);
+  VF p = f * 0.001327647129073739f + 0.009675540961325169f;
+  p = p * f + 0.05550713092088699f;
+  p = p * f + 0.24022120237350464f;
+  p = p * f + 0.6931469440460205f;
+  p = p * f + 1.0000001192092896f;
+  return (VF)((VI)p + ((VI)shifted << 23));
+}
+
+// log2(x) for finite x > 0 (normal numbers). With x = 2^n m, m in [sqrt(1/2), sqrt(2)) and s = (m-1)/(m+1):
+// ln m = 2 (s + s^3/3 + s^5/5 + ...); |s| <= 0.1716, so the terms after s^9 are below 4e-10.
+FOURD_INLINE VF vlog2(VF x) {
+  const VI offset = ((VI)x - 0x3f3504f3) >> 23;  // 0x3f3504f3 = sqrt(1/2)
+  const VF m = (VF)((VI)x - (offset << 23));
+  const VF n = __builtin_convertvector(offset, VF);
+  const VF s = (m - 1.0f) / (m + 1.0f);
+  const VF q = s * s;
+  VF p = q * (1.0f / 9.0f) + (1.0f / 7.0f);
+  p = p * q + (1.0f / 5.0f);
+  p = p * q + (1.0f / 3.0f);
+  p = p * q + 1.0f;
+  return n + s * p * 2.8853900817779268f;  // 2 / ln 2
+}

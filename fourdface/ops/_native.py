@@ -1,0 +1,192 @@
+"""Find, load and describe the native CPU library; shape checks and pointers for the ops.
+
+The library is plain C over raw pointers, so it knows nothing of torch or Python. It is looked for beside this file (built by
+setup.py), then in the user's cache, where it is built on first use if a compiler is there. Without it every op runs on its torch
+reference. FOURD_NATIVE=0 switches it off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import logging
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch  # also loads torch's libgomp first, so that our library shares its thread pool
+
+from fourdface.ops._build import LIBRARY_NAME, BuildError, build_library, source_hash
+
+logger = logging.getLogger(__name__)
+
+_STATUS_TEXT = {
+    1: "out of memory",
+    2: "too many Gaussian-tile pairs",
+    3: "an argument is out of range",
+}
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The outcome of looking for the library, once per process."""
+
+    library: ctypes.CDLL | None
+    path: Path | None
+    reason: str  # why there is no library, or where it came from
+
+
+class NativeUnavailable(ValueError):
+    """`backend="native"` was asked for and the library is not there."""
+
+
+def library() -> ctypes.CDLL | None:
+    """Return the loaded CPU library, or None when it is switched off or cannot be had."""
+    return _load().library
+
+
+def require_library() -> ctypes.CDLL:
+    """Return the CPU library; raises NativeUnavailable with the reason."""
+    loaded = _load()
+    if loaded.library is None:
+        raise NativeUnavailable(f"the native CPU kernels are not available: {loaded.reason}; use backend='reference'")
+    return loaded.library
+
+
+def status() -> dict[str, object]:
+    """Say what is used and why, for `fourd doctor`: built, path, instruction_set, openmp, threads, reason."""
+    loaded = _load()
+    lib = loaded.library
+    return {
+        "built": lib is not None,
+        "path": str(loaded.path) if loaded.path else None,
+        "instruction_set": lib.fourd_instruction_set().decode() if lib else None,
+        "openmp": bool(lib.fourd_has_openmp()) if lib else False,
+        "threads": thread_count() if lib else 0,
+        "reason": loaded.reason,
+    }
+
+
+def thread_count() -> int:
+    """Return the number of threads for native ops: torch's own setting, so `torch.set_num_threads` rules both."""
+    return torch.get_num_threads()
+
+
+def source_directory() -> Path | None:
+    """Return the folder of the C++ sources (the package fourdface.cuda, or cuda/ of a checkout), or None."""
+    try:
+        spec = importlib.util.find_spec("fourdface.cuda")
+    except (ImportError, ValueError):
+        spec = None
+    places = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+    places.append(Path(__file__).resolve().parents[2] / "cuda")
+    return next((p for p in places if (p / "splat_cpu.cpp").is_file()), None)
+
+
+def cache_directory() -> Path:
+    """Return the folder of libraries built on first use: $XDG_CACHE_HOME/fourd/native or ~/.cache/fourd/native."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "fourd" / "native"
+
+
+@lru_cache(maxsize=1)
+def _load() -> _Loaded:
+    if os.environ.get("FOURD_NATIVE", "1") == "0":
+        return _Loaded(None, None, "switched off by FOURD_NATIVE=0")
+    loaded = _find_or_build()
+    if loaded.library is None:
+        logger.warning("native CPU kernels not available (%s): using the slower torch reference", loaded.reason)
+    return loaded
+
+
+def _find_or_build() -> _Loaded:
+    sources = source_directory()
+    try:
+        wanted = source_hash(sources) if sources else None
+    except (BuildError, OSError) as error:
+        return _Loaded(None, None, str(error))
+    installed = Path(__file__).with_name(LIBRARY_NAME)
+    library, problem = _open(installed, wanted)
+    if library is not None:
+        return _Loaded(library, installed, "built at install")
+    if sources is None or wanted is None:
+        return _Loaded(None, None, f"{problem}, and the C++ sources are not installed")
+    cached = cache_directory() / f"{Path(LIBRARY_NAME).stem}-{wanted}.so"
+    library, _ = _open(cached, wanted)
+    if library is not None:
+        return _Loaded(library, cached, "built on first use")
+    try:
+        build_library(cached, sources)
+    except (BuildError, OSError) as error:
+        return _Loaded(None, None, str(error))
+    library, problem = _open(cached, wanted)
+    return _Loaded(library, cached if library else None, "built on first use" if library else problem)
+
+
+def _open(path: Path, wanted: str | None) -> tuple[ctypes.CDLL | None, str]:
+    """Load the library if it is there and, when the sources are known, was built from them."""
+    if not path.is_file():
+        return None, f"{path} does not exist"
+    try:
+        lib = ctypes.CDLL(str(path))
+        lib.fourd_source_hash.restype = ctypes.c_char_p
+        lib.fourd_instruction_set.restype = ctypes.c_char_p
+        found = lib.fourd_source_hash().decode()
+    except (OSError, AttributeError) as error:
+        return None, f"{path} does not load: {error}"
+    if wanted is not None and found != wanted:
+        return None, f"{path} was built from other sources"
+    return lib, ""
+
+
+def check_status(code: int, op: str) -> None:
+    """Raise for a status code of a native op: MemoryError or ValueError."""
+    if code == 0:
+        return
+    message = f"{op}: {_STATUS_TEXT.get(code, f'native error {code}')}"
+    raise MemoryError(message) if code == 1 else ValueError(message)
+
+
+def check_shape(name: str, tensor: torch.Tensor, shape: tuple[int | str, ...]) -> None:
+    """Raise ValueError unless `tensor` has `shape`; strings stand for free sizes: "means must be [N, 3], got [N, 4]"."""
+    fits = tensor.dim() == len(shape) and all(
+        isinstance(want, str) or want == have for want, have in zip(shape, tensor.shape, strict=True)
+    )
+    if fits:
+        return
+    wanted = ", ".join(str(s) for s in shape)
+    got = ", ".join(str(s) for s in tensor.shape)
+    raise ValueError(f"{name} must be [{wanted}], got [{got}]")
+
+
+def check_backend(backend: str, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError unless `backend` is one of `allowed`."""
+    if backend not in allowed:
+        raise ValueError(f"backend must be one of {', '.join(allowed)}, got {backend!r}")
+
+
+def float_pointer(tensor: torch.Tensor | None) -> int | None:
+    """Return the address of a contiguous float32 CPU tensor (None stays None)."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def contiguous_float(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor as contiguous float32 on the CPU without history; no copy when it already is."""
+    return tensor.detach().to(device="cpu", dtype=torch.float32).contiguous()
+
+
+def contiguous_int(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor as contiguous int32 on the CPU; no copy when it already is."""
+    return tensor.detach().to(device="cpu", dtype=torch.int32).contiguous()
+
+
+def check_indices(name: str, indices: torch.Tensor, size: int) -> None:
+    """Raise ValueError unless `indices` are integers in 0..size-1 (values are not looked at on a GPU, where it would wait)."""
+    if indices.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name} must be int32 or int64, got {str(indices.dtype).removeprefix('torch.')}")
+    if indices.numel() == 0 or indices.is_cuda:
+        return
+    low, high = (int(v) for v in torch.aminmax(indices))
+    if low < 0 or high >= size:
+        raise ValueError(f"{name} must hold indices 0..{size - 1}, got {low}..{high}")

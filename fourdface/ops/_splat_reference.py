@@ -1,0 +1,153 @@
+"""The meaning of `splat`, in plain torch: readable, differentiable, any device and precision."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+MAX_ALPHA = 0.999
+MIN_ALPHA = 1.0 / 255.0
+MIN_TRANSMITTANCE = 1e-4
+TILE = 32  # pixels a side drawn at once; bounds the memory, changes nothing in the picture
+
+
+class SplatOutput(NamedTuple):
+    """What `splat` returns: image [H, W, D], alpha [H, W], depth_z [H, W] (expected depth, 0 where alpha is 0)."""
+
+    image: torch.Tensor
+    alpha: torch.Tensor
+    depth_z: torch.Tensor
+
+
+class Projected(NamedTuple):
+    """Gaussians on the picture, front to back: means2d [M, 2] pixels, conics [M, 3] (inverse covariance xx, xy, yy), opacities
+    [M], depth_z [M], extents [M, 2] pixels (half the box outside of which alpha < 1/255), index [M] into the inputs.
+    """
+
+    means2d: torch.Tensor
+    conics: torch.Tensor
+    opacities: torch.Tensor
+    depth_z: torch.Tensor
+    extents: torch.Tensor
+    index: torch.Tensor
+
+
+def splat_reference(
+    means: torch.Tensor,
+    covariances: torch.Tensor,
+    colors: torch.Tensor,
+    opacities: torch.Tensor,
+    world_to_camera: torch.Tensor,
+    intrinsics: torch.Tensor,
+    width: int,
+    height: int,
+    *,
+    background: torch.Tensor | None = None,
+    eps2d: float = 0.3,
+    near: float = 0.01,
+    antialiased: bool = False,
+) -> SplatOutput:
+    """Draw Gaussians; arguments and result as in `splat`. Differentiable in all tensors (not in the order and the cut-offs)."""
+    gaussians = project(
+        means, covariances, opacities, world_to_camera, intrinsics, width, height, eps2d, near, antialiased
+    )
+    features = torch.cat([colors[gaussians.index], gaussians.depth_z[:, None]], dim=1)
+    rows = []
+    for top in range(0, height, TILE):
+        tiles = [
+            _blend_tile(gaussians, features, left, top, min(TILE, width - left), min(TILE, height - top))
+            for left in range(0, width, TILE)
+        ]
+        rows.append(torch.cat(tiles, dim=1))
+    drawn = torch.cat(rows, dim=0)  # [H, W, D + 2]: colours, depth, transmittance
+    image, depth, transmittance = drawn[..., :-2], drawn[..., -2], drawn[..., -1]
+    if background is not None:
+        image = image + transmittance[..., None] * background.to(image)
+    alpha = 1.0 - transmittance
+    seen = alpha > 0
+    depth_z = torch.where(seen, depth / torch.where(seen, alpha, torch.ones_like(alpha)), torch.zeros_like(depth))
+    return SplatOutput(image, alpha, depth_z)
+
+
+def project(
+    means: torch.Tensor,
+    covariances: torch.Tensor,
+    opacities: torch.Tensor,
+    world_to_camera: torch.Tensor,
+    intrinsics: torch.Tensor,
+    width: int,
+    height: int,
+    eps2d: float,
+    near: float,
+    antialiased: bool,
+) -> Projected:
+    """Project to the picture (EWA: first order of the perspective at the centre), drop what cannot be seen, sort by depth."""
+    rotation = world_to_camera[:3, :3].to(means)
+    points = means @ rotation.T + world_to_camera[:3, 3].to(means)
+    depth_z = points[:, 2]
+    kept = torch.nonzero((depth_z >= near) & torch.isfinite(points).all(dim=1)).squeeze(1)
+    points, depth_z = points[kept], depth_z[kept]
+    fx, fy, cx, cy = (intrinsics[i, j].to(means) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    direction = points[:, :2] / depth_z[:, None]
+    means2d = direction * torch.stack([fx, fy]) + torch.stack([cx, cy])
+
+    # Far beyond the edge the linearisation explodes; its direction stops 0.3 half-fields outside of the picture.
+    margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
+    u = direction[:, 0].clamp(-(cx / fx + margin_x), (width - cx) / fx + margin_x)
+    v = direction[:, 1].clamp(-(cy / fy + margin_y), (height - cy) / fy + margin_y)
+    zero = torch.zeros_like(u)
+    jacobian = torch.stack(
+        [fx / depth_z, zero, -fx * u / depth_z, zero, fy / depth_z, -fy * v / depth_z], dim=-1
+    ).reshape(-1, 2, 3)
+    to_picture = jacobian @ rotation
+    full = covariances[kept][:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
+    covariance2d = to_picture @ full @ to_picture.transpose(1, 2)
+    xx, xy, yy = covariance2d[:, 0, 0], covariance2d[:, 0, 1], covariance2d[:, 1, 1]
+    blurred_xx, blurred_yy = xx + eps2d, yy + eps2d
+    determinant = blurred_xx * blurred_yy - xy * xy
+    opacity = opacities[kept]
+    if antialiased:
+        ratio = (xx * yy - xy * xy) / determinant
+        opacity = opacity * torch.where(ratio > 0, ratio, torch.zeros_like(ratio)).clamp_min(1e-30).sqrt()
+
+    with torch.no_grad():  # alpha = 1/255 where q = 2 ln(255 o)
+        q_max = 2.0 * (opacity / MIN_ALPHA).clamp_min(1e-30).log()
+        extents = (q_max.clamp_min(0)[:, None] * torch.stack([blurred_xx, blurred_yy], dim=1)).clamp_min(0).sqrt()
+        low, high = means2d - extents, means2d + extents
+        size = torch.tensor([width, height], dtype=means.dtype, device=means.device)
+        visible = (q_max >= 0) & (determinant > 0) & ((high >= 0.5) & (low <= size - 0.5)).all(dim=1)
+        visible &= torch.isfinite(extents).all(dim=1) & torch.isfinite(opacity)
+        chosen = torch.nonzero(visible).squeeze(1)
+        chosen = chosen[torch.sort(depth_z[chosen], stable=True).indices]
+    conics = torch.stack([blurred_yy, -xy, blurred_xx], dim=1)[chosen] / determinant[chosen, None]
+    return Projected(means2d[chosen], conics, opacity[chosen], depth_z[chosen], extents[chosen], kept[chosen])
+
+
+def _blend_tile(
+    gaussians: Projected, features: torch.Tensor, left: int, top: int, width: int, height: int
+) -> torch.Tensor:
+    """Blend one tile front to back; returns [height, width, F + 1]: features and the transmittance left."""
+    with torch.no_grad():
+        first = torch.tensor([left + 0.5, top + 0.5], dtype=features.dtype, device=features.device)
+        last = first + torch.tensor([width - 1, height - 1], dtype=features.dtype, device=features.device)
+        low, high = gaussians.means2d - gaussians.extents, gaussians.means2d + gaussians.extents
+        here = torch.nonzero(((high >= first) & (low <= last)).all(dim=1)).squeeze(1)
+    x = torch.arange(width, dtype=features.dtype, device=features.device) + (left + 0.5)
+    y = torch.arange(height, dtype=features.dtype, device=features.device) + (top + 0.5)
+    dx = (x[None, :] - gaussians.means2d[here, 0:1])[:, None, :]  # [K, 1, w]
+    dy = (y[None, :] - gaussians.means2d[here, 1:2])[:, :, None]  # [K, h, 1]
+    a, b, c = (gaussians.conics[here, i, None, None] for i in range(3))
+    q = a * dx * dx + 2.0 * b * dx * dy + c * dy * dy
+    alpha = (gaussians.opacities[here, None, None] * torch.exp(-0.5 * q)).clamp_max(MAX_ALPHA)
+    alpha = torch.where(alpha >= MIN_ALPHA, alpha, torch.zeros_like(alpha)).reshape(len(here), height * width)
+
+    ones = alpha.new_ones(1, height * width)
+    after = torch.cumprod(torch.cat([ones, 1.0 - alpha]), dim=0)  # after[k]: transmittance in front of Gaussian k
+    # The Gaussian that would bring a pixel to 1e-4 or below is not drawn, nor is anything behind it.
+    drawn = torch.where(after[1:] > MIN_TRANSMITTANCE, alpha, torch.zeros_like(alpha))
+    blended = (after[:-1] * drawn).T @ features[here]
+    left_over = torch.cumprod(torch.cat([ones, 1.0 - drawn]), dim=0)[-1]
+    return torch.cat([blended, left_over[:, None]], dim=1).reshape(height, width, features.shape[1] + 1)
+
+
