@@ -74,7 +74,8 @@ class FourdGroup(click.Group):
         extra.setdefault("prog_name", "fourd")
         try:
             result = super().main(*args, **extra)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except BaseException as error:
             self._fail(error)
         sys.exit(result if isinstance(result, int) else 0)
@@ -179,10 +180,10 @@ def _silence_stdout() -> None:
     """Keep Python from failing a second time when it flushes a closed or full stdout at its end."""
     try:
         sys.stdout.flush()
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError):
             return
 
 

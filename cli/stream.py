@@ -15,7 +15,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, TypeVar, cast
@@ -33,7 +33,10 @@ T = TypeVar("T")
 
 
 def _binary(name: Literal["stdin", "stdout"]) -> BinaryIO:
-    return cast(BinaryIO, click.get_binary_stream(name))
+    stream = getattr(sys, name)
+    if stream is None:  # closed by the shell (`<&-`)
+        raise FourdError(f"standard {name.removeprefix('std')}put is closed")
+    return cast(BinaryIO, stream.buffer)
 
 
 # ------------------------------------------------------------------------------------------------------------ input
@@ -215,12 +218,20 @@ def write_artifact(artifact: Artifact, output: Output) -> None:
 # --------------------------------------------------------------------------------------------------------- progress
 
 
-def progress(items: Iterable[T], *, total: int | None = None, label: str = "", unit: str = "frame") -> Iterable[T]:
-    """Wrap an iterable in a progress bar on stderr; nothing is shown with -q or where stderr is no terminal."""
+def progress_bar(label: str = "", *, total: int | None = None, unit: str = "frame", **details: Any) -> Any:
+    """A tqdm bar on stderr; nothing is shown with -q or where stderr is no terminal."""
     from tqdm import tqdm
 
     quiet = logging.getLogger("fourdface").level >= logging.ERROR
-    return tqdm(items, total=total, desc=label or None, unit=unit, file=sys.stderr, disable=True if quiet else None)
+    return tqdm(total=total, desc=label or None, unit=unit, file=sys.stderr, disable=True if quiet else None, **details)
+
+
+def progress(items: Iterable[T], *, total: int | None = None, label: str = "", unit: str = "frame") -> Iterator[T]:
+    """Pass on the items of an iterable while a bar counts them."""
+    with progress_bar(label, total=total, unit=unit) as bar:
+        for item in items:
+            yield item
+            bar.update()
 
 
 def echo_json(value: Any) -> None:
@@ -228,3 +239,15 @@ def echo_json(value: Any) -> None:
     import json
 
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def byte_progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar for a transfer: gives a function to call with the bytes so far and, if known, in all."""
+    with progress_bar(label, unit="B", unit_scale=True) as bar:
+
+        def update(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield update
