@@ -1,0 +1,49 @@
+# make demo   set everything up and run the main job: out.mp4 and out.png
+#             (your own: make demo PHOTO=me.jpg DRIVE=clip.mp4)
+# make test   set everything up and run the tests
+# make lint   ruff on everything, mypy on fourdface/
+# make dev    set up for development only
+# make docs   write the generated pages of docs/ again
+#
+# PYTHON chooses the interpreter (3.10 to 3.13), VENV the place of the virtual environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+PHOTO ?=
+DRIVE ?=
+BIN = $(VENV)/bin
+# The CPU build of torch is a tenth of the CUDA one, so it is taken where there is no NVIDIA GPU, if its index answers.
+TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,https://download.pytorch.org/whl/cpu)
+
+.PHONY: demo test dev lint docs clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/01_demo.py $(if $(PHOTO),--photo "$(PHOTO)") $(if $(DRIVE),--drive "$(DRIVE)")
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy fourdface
+
+dev: $(VENV)/.installed-dev
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python scripts/generate_docs.py
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("fourd needs Python 3.10 or newer: make PYTHON=python3.11" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),-$(BIN)/python -m pip install -q --retries 1 --index-url $(TORCH_INDEX) 'torch>=2.6' 2>/dev/null)
+
+$(VENV)/.installed: setup.py | $(BIN)/python
+	$(BIN)/python -m pip install -q -e .
+	touch $@
+
+$(VENV)/.installed-dev: setup.py | $(BIN)/python
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
