@@ -86,11 +86,10 @@ class AudioTrack:
             with av.open(io.BytesIO(blob), "r", format="matroska", metadata_errors="replace") as container:
                 tags = {key.upper(): value for key, value in container.metadata.items()}
                 stream = container.streams.audio[0]
-                base = Fraction(stream.time_base)
-                first = next(p.pts for p in container.demux(stream) if p.pts is not None)
-                origin = first * base - Fraction(tags[_START_TAG])
+                stamps = (packet.pts for packet in container.demux(stream) if packet.pts is not None)
+                origin = next(stamps, 0) * Fraction(stream.time_base or 0) - Fraction(tags[_START_TAG])
                 return cls(blob, stream.index, origin)
-        except (*AV_ERRORS, IndexError, KeyError, StopIteration, ZeroDivisionError):
+        except (*AV_ERRORS, IndexError, KeyError, ZeroDivisionError):
             raise FourdError("the sound track inside the file is damaged: write the file again.") from None
 
     def to_bytes(self, start: float = 0.0, end: float | None = None) -> bytes:
@@ -108,7 +107,10 @@ class AudioTrack:
         """Write what :meth:`to_bytes` returns to a seekable binary file, in constant memory."""
         wanted = self.between(Fraction(start), None if end is None else Fraction(end))
         first = next(wanted, None)
-        with self.open() as template, av.open(target, "w", format="matroska", options={"fflags": "+bitexact"}) as output:
+        with (
+            self.open() as template,
+            av.open(target, "w", format="matroska", options={"fflags": "+bitexact"}) as output,
+        ):
             stream = output.add_stream_from_template(template.streams[self.stream_index])
             output.metadata[_START_TAG] = str(first.start if first else Fraction(0))
             output.start_encoding()
@@ -183,8 +185,8 @@ class AudioTrack:
 class AudioMuxer:
     """Carries an :class:`AudioTrack` into an output container, in step with the video that is being written.
 
-    Packets are copied where MP4 can hold the codec, else decoded and encoded to AAC. Sound before the first and after the
-    last picture is cut; the offset between sound and picture stays.
+    Packets are copied where MP4 can hold the codec, else decoded and encoded to AAC. Sound before the first and after
+    the last picture is cut; the offset between sound and picture stays.
     """
 
     def __init__(self, track: AudioTrack, output: Any) -> None:
@@ -200,7 +202,9 @@ class AudioMuxer:
         else:
             rate = track.sample_rate if track.sample_rate in _AAC_RATES else 48000
             layout = "mono" if track.channels == 1 else "stereo"
-            stream = output.add_stream("aac", rate=rate, layout=layout, bit_rate=96_000 if layout == "mono" else 160_000)
+            stream = output.add_stream(
+                "aac", rate=rate, layout=layout, bit_rate=96_000 if layout == "mono" else 160_000
+            )
             self._source = _encode(track, stream, rate, layout)
             tick = Fraction(1, rate)
         self._sink = _Sink(output, stream, tick)

@@ -73,7 +73,9 @@ def open_container(path: Path, name: str) -> Any:
     """
     try:
         # "file:" keeps a name such as `a:b.mp4` from being taken for a protocol; undecodable tags must not end the job.
-        return av.open(f"file:{os.path.abspath(path)}", "r", container_options=dict(_OPEN_OPTIONS), metadata_errors="replace")
+        return av.open(
+            f"file:{os.path.abspath(path)}", "r", container_options=dict(_OPEN_OPTIONS), metadata_errors="replace"
+        )
     except AV_ERRORS:
         raise FourdError(unreadable_message(path, name)) from None
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
+import struct
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import av
+import av.error
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
@@ -17,8 +22,23 @@ from fourdface.media.sniff import describe_source
 
 # 64 megapixels hold the biggest camera pictures in common use and decode into 200 MB.
 MAX_PIXELS = 64_000_000
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".gif", ".jp2"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".gif", ".jp2"}
+)
 ImageSource = str | os.PathLike[str] | bytes
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "HEIF", "JPEG2000", "MPO", "TGA", "PCX", "ICO")
+# What Pillow's parsers answer damaged files with.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+    MemoryError,
+)
 
 
 def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_side: int | None = None) -> np.ndarray:
@@ -39,19 +59,26 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_side: i
 
 
 def read_image_rgba(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_side: int | None = None) -> np.ndarray:
-    """Read a picture as :func:`read_image` does, keeping transparency: uint8 [H, W, 4], straight (not premultiplied) alpha."""
+    """Read a picture as :func:`read_image` does, keeping transparency.
+
+    Returns:
+        uint8 [H, W, 4] RGBA, alpha straight (not premultiplied), 255 where the file has none.
+
+    Raises:
+        FourdError: as :func:`read_image`.
+    """
     name = _name(source)
     try:
-        with _open(source, name, max_pixels) as image:
+        with _quiet(), _open(source, name, max_pixels) as image:
             if max_side is not None:
                 _draft(image, max_side)
             return _decode(image)
-    except FourdError:
-        raise
     except UnidentifiedImageError:
-        raise FourdError(_unreadable(source, name)) from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, MemoryError, OverflowError) as error:
-        # Pillow's parsers answer damaged files with any of these.
+        deep = _deep_tiff(source, max_pixels)
+        if deep is None:
+            raise FourdError(_unreadable(source, name)) from None
+        return deep
+    except _DAMAGED as error:
         raise FourdError(
             f"{name} looks like {describe_source(source)} but is damaged or cut short ({_one_line(error)}): "
             "a complete picture (JPEG, PNG, WebP, TIFF, ...) is wanted."
@@ -69,9 +96,11 @@ def flatten(image_rgba_u8: np.ndarray, background: tuple[int, int, int] = (255, 
 
 
 def encode_png(image_u8: np.ndarray, *, compress_level: int = 1) -> bytes:
-    """Encode uint8 [H, W], [H, W, 3] or [H, W, 4] as PNG; level 1 is 3 to 5 times faster than the usual 6, 10 % larger."""
-    if image_u8.dtype != np.uint8 or image_u8.ndim not in (2, 3) or (image_u8.ndim == 3 and image_u8.shape[2] not in (3, 4)):
-        raise ValueError(f"encode_png: expected uint8 [H,W], [H,W,3] or [H,W,4], got {image_u8.dtype} {list(image_u8.shape)}")
+    """Encode uint8 [H, W], [H, W, 3] or [H, W, 4] as PNG; level 1 is several times faster than the usual 6."""
+    if image_u8.dtype != np.uint8 or (image_u8.ndim != 2 and image_u8.shape[2:] not in ((3,), (4,))):
+        raise ValueError(
+            f"encode_png: expected uint8 [H,W], [H,W,3] or [H,W,4], got {image_u8.dtype} {list(image_u8.shape)}"
+        )
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image_u8)).save(buffer, "PNG", compress_level=compress_level)
     return buffer.getvalue()
@@ -84,7 +113,7 @@ def decode_png(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         FourdError: not a PNG of 8 bits a channel, damaged, or more than ``max_pixels`` pixels.
     """
     try:
-        with _open(data, "the PNG", max_pixels) as image:
+        with _quiet(), _open(data, "the PNG", max_pixels) as image:
             if image.format != "PNG" or image.mode not in ("L", "RGB", "RGBA"):
                 raise FourdError(f"the PNG is {image.format} {image.mode}: a PNG with modes L, RGB or RGBA is wanted.")
             return np.array(image)
@@ -102,11 +131,13 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         entries = [path for path in Path(folder).iterdir() if not path.name.startswith(".")]
     except OSError as error:
         raise FourdError(f"cannot list folder {folder}: {error.strerror}.") from None
-    return sorted((path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()), key=natural_key)
+    return sorted(
+        (path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()), key=natural_key
+    )
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
-    """Key for sorting names as people do: runs of digits compare as numbers, letters without case, ties by the exact name."""
+    """Key that sorts names as people do: runs of digits as numbers, letters without case, ties by the exact name."""
     parts = re.findall(r"[0-9]+|[^0-9]+", path.name)
     # A tag (0 number, 1 text) keeps numbers and texts comparable.
     return [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part.casefold()) for part in parts], path.name
@@ -119,16 +150,14 @@ def _open(source: ImageSource, name: str, max_pixels: int) -> Image.Image:
             raise FourdError(f"{name} does not exist: give the path of a picture.")
         if os.path.isdir(source):
             raise FourdError(f"{name} is a folder: a single picture is wanted.")
-    with warnings.catch_warnings():
-        # Our own limit is stricter than Pillow's warning.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(stream)
-        except Image.DecompressionBombError:
-            width, height = _bomb_size(source)
-            raise FourdError(_too_large(name, width, height, max_pixels)) from None
-        except UnidentifiedImageError:
-            raise FourdError(_unreadable(source, name)) from None
+        if not os.access(source, os.R_OK):
+            raise FourdError(f"{name} cannot be read: permission denied.")
+    formats = _known_formats()
+    try:
+        image = Image.open(stream, formats=formats)
+    except Image.DecompressionBombError:
+        width, height = _bomb_size(source, formats)
+        raise FourdError(_too_large(name, width, height, max_pixels)) from None
     width, height = image.size
     if width * height > max_pixels:
         image.close()
@@ -138,25 +167,52 @@ def _open(source: ImageSource, name: str, max_pixels: int) -> Image.Image:
     return image
 
 
-def _bomb_size(source: ImageSource) -> tuple[int, int]:
-    """Read the size of a picture that Pillow refuses to open: its format classes do not check, only `Image.open` does."""
-    for factory, accept in Image.OPEN.values():
-        stream: IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
-        with stream:
-            if accept is not None and not accept(stream.read(16)):
-                continue
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Pillow's warnings: our pixel limit is stricter than its own, and damage that matters is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _known_formats() -> list[str]:
+    """Pillow's names of the formats that are read; its others run programs (EPS) or are stubs (HDF5, GRIB)."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _bomb_size(source: ImageSource, formats: list[str]) -> tuple[int, int]:
+    """Read the size of a picture that Pillow refuses: `Image.open` checks it, the classes of the formats do not."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
+        for factory, accept in (Image.OPEN[name] for name in formats):
             stream.seek(0)
             try:
-                return factory(stream, "").size
-            except (OSError, SyntaxError, ValueError):
+                if accept is None or accept(stream.read(16)) is True:
+                    stream.seek(0)
+                    return factory(stream, "").size
+            except _DAMAGED:
                 continue
     return 0, 0
 
 
+def _deep_tiff(source: ImageSource, max_pixels: int) -> np.ndarray | None:
+    """Decode a TIFF that Pillow cannot (16 bits a channel in colour) with libav; None if it cannot either."""
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if data[:4] not in (b"II*\x00", b"MM\x00*"):
+        return None
+    try:
+        decoder = av.VideoCodecContext.create("tiff", "r")
+        decoder.options = {"max_pixels": str(max_pixels)}
+        frame = next(iter(decoder.decode(av.Packet(data))), None)
+        return None if frame is None else frame.to_ndarray(format="rgba")
+    except (av.error.FFmpegError, ValueError):
+        return None
+
+
 def _draft(image: Image.Image, max_side: int) -> None:
-    """Ask the JPEG decoder for a smaller size; other formats ignore it. Both sides scale alike and stay >= max_side."""
+    """Ask the JPEG decoder for a smaller size; other formats ignore it. The longer side stays >= max_side."""
     longer = max(image.size)
-    if image.format == "JPEG" and longer >= 2 * max_side:
+    if image.format in ("JPEG", "MPO") and longer >= 2 * max_side:
         scale = max_side / longer
         # Keep CMYK and greyscale as they are: draft must only change the size.
         image.draft(image.mode, (max(1, int(image.width * scale)), max(1, int(image.height * scale))))

@@ -47,13 +47,17 @@ class ImageFolderReader:
         self.warning: str | None = None
         first = next(iter(self), None)
         if first is None:
-            raise FourdError(f"none of the {len(self._paths)} pictures in folder {self.name} can be read: {self.warning}")
+            raise FourdError(
+                f"none of the {len(self._paths)} pictures in folder {self.name} can be read: {self.warning}"
+            )
         self.height, self.width = first.image_u8.shape[:2]
 
     def __enter__(self) -> ImageFolderReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
     def __iter__(self) -> Iterator[VideoFrame]:

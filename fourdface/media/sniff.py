@@ -35,13 +35,15 @@ _ISO_BRANDS = {
 
 
 def describe_bytes(head: bytes) -> str:
-    """Describe a file by its first bytes (give at least 16, better 512), e.g. ``"a JPEG picture"`` or ``"plain text"``."""
+    """Describe a file by its first bytes (at least 16, better 512): ``"a JPEG picture"``, ``"plain text"``, ..."""
     if not head:
         return "an empty file"
     if head[4:8] == b"ftyp":
         return _ISO_BRANDS.get(head[8:12], "an MP4 video")
     if head[:4] == b"RIFF":
-        return {b"WEBP": "a WebP picture", b"AVI ": "an AVI video", b"WAVE": "a WAV sound file"}.get(head[8:12], "a RIFF file")
+        return {b"WEBP": "a WebP picture", b"AVI ": "an AVI video", b"WAVE": "a WAV sound file"}.get(
+            head[8:12], "a RIFF file"
+        )
     for offset, magic, words in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return words

@@ -14,14 +14,16 @@ MAX_TERM = 1_000_000
 
 @dataclass(frozen=True)
 class Timing:
-    """What a stream's time stamps say: `rate` [frames/s], whether frames lie unevenly, and how many frames there are."""
+    """What time stamps say: `rate` [frames/s], whether frames lie unevenly (`variable`), and `count` of frames."""
 
     rate: Fraction
     variable: bool
     count: int
 
 
-def fit_timing(stamps: np.ndarray, time_base: Fraction, candidates: Iterable[Fraction | None], last_duration: int = 0) -> Timing:
+def fit_timing(
+    stamps: np.ndarray, time_base: Fraction, candidates: Iterable[Fraction | None], last_duration: int = 0
+) -> Timing:
     """Find the exact rate of a stream.
 
     A rate fits when every stamp lies within rounding (one tick of the time base) of a regular grid. A rate that the
@@ -44,7 +46,10 @@ def fit_timing(stamps: np.ndarray, time_base: Fraction, candidates: Iterable[Fra
     steps = np.diff(ticks)
     even = [1 / (int(steps[0]) * time_base)] if (steps == steps[0]).all() else []
     # Exact grids first: a declared mean may be off by an edit list (600 frames "in 20.07 s") where the grid is not.
-    for tolerance, rates in ((1e-6, [*declared, *(even if time_base <= Fraction(1, 9000) else [])]), (1.0, [*declared, *even])):
+    for tolerance, rates in (
+        (1e-6, [*declared, *(even if time_base <= Fraction(1, 9000) else [])]),
+        (1.0, [*declared, *even]),
+    ):
         for rate in rates:
             if _grid_error(ticks, time_base, rate) <= tolerance:
                 return Timing(limit(rate), False, count)

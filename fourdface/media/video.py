@@ -14,7 +14,7 @@ __all__ = ["AudioTrack", "ImageFolderReader", "VideoFrame", "VideoReader", "Vide
 
 
 def open_video(source: MediaSource, *, rate: Fraction | int = Fraction(25)) -> VideoReader | ImageFolderReader:
-    """Open a video file, an animated GIF, a binary stream or a folder of pictures (`rate` [frames/s] is for the folder).
+    """Open a video file, an animated GIF, a binary stream, or a folder of pictures as a video of `rate` [frames/s].
 
     Raises:
         FourdError: see the readers.

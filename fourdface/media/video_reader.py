@@ -40,14 +40,15 @@ class VideoReader:
 
     Rotation and mirroring flags and non-square pixels are applied; interlaced frames are deinterlaced (bwdif, one frame
     out for one in); colours follow the tags (see :func:`fourdface.media.colour.source_matrix` for untagged ones).
-    Packets that cannot be decoded are skipped and counted. Frames before a damaged place are given, and `warning` tells.
+    Packets that cannot be decoded are skipped and counted: frames before and after a damaged place are given, and
+    `warning` tells.
 
     Attributes:
         rate: exact frames a second; of a variable-rate video the mean, so that frames written at it last as long.
         variable_rate: whether frames lie unevenly in time; `VideoFrame.time` is the truth then.
         width, height: pixels, upright.
         rotation: degrees clockwise that were applied (0, 90, 180, 270).
-        count_hint: frames that the container announces, or None.
+        count_hint: frames that the file seems to hold, or None.
         start_time: the first frame's time in the container [s].
         audio: the sound track on the same clock (time 0 = the first frame), or None.
         bad_packets: packets that could not be decoded in the last (or running) iteration.
@@ -76,17 +77,15 @@ class VideoReader:
         with open_container(self._path, self.name) as container:
             stream = self._video_stream(container)
             self._stream_index: int = stream.index
-            damage: list[str] = []
-            timing = _scan_timing(container, stream, damage)
-            audio = [a for a in container.streams.audio if a.codec_context is not None]
-            audio_index = audio[0].index if audio else None
+            timing, self._announced = _scan_timing(container, stream)
+            audio_index = _audio_index(container)
         with open_container(self._path, self.name) as container:
             stream = container.streams[self._stream_index]
             first = next(self._decode(container, stream, []), None)
             if first is None:
                 raise FourdError(
-                    f"{self.name} has a video stream ({stream.codec_context.name}) but not one frame of it can be decoded: "
-                    "the file is damaged or cut short, give the complete file."
+                    f"{self.name} has a video stream ({stream.codec_context.name}) of which no frame can be decoded: "
+                    "it is damaged or cut short, give the complete file."
                 )
             self._set_geometry(first)
             self._origin = _seconds(first, stream) or Fraction(0)
@@ -112,21 +111,26 @@ class VideoReader:
     def _set_geometry(self, first: AvFrame) -> None:
         if first.width * first.height > MAX_FRAME_PIXELS:
             raise FourdError(
-                f"{self.name} has frames of {first.width}x{first.height} pixels, more than the limit of 7680x4320: scale it down."
+                f"{self.name} has frames of {first.width}x{first.height} pixels, more than the limit of 7680x4320: "
+                "scale it down first."
             )
-        matrix = next((bytes(data) for data in first.side_data if data.type.name == "DISPLAYMATRIX"), None)
+        side_data: Any = first.side_data
+        matrix = next((bytes(data) for data in side_data if data.type.name == "DISPLAYMATRIX"), None)
         self._quarter_turns, self._mirrored = orientation_of(matrix)
         self.rotation = (-self._quarter_turns % 4) * 90
         aspect = self._sample_aspect or Fraction(1)
         # A ratio beyond 4 is a broken header, not an anamorphic lens.
         aspect = aspect if Fraction(1, 4) <= aspect <= 4 else Fraction(1)
         self._size = (max(1, round(first.width * aspect)), first.height)
-        self.width, self.height = self._size if self._quarter_turns % 2 == 0 else self._size[::-1]
+        self.width: int = self._size[self._quarter_turns % 2]
+        self.height: int = self._size[1 - self._quarter_turns % 2]
 
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -138,23 +142,30 @@ class VideoReader:
             stream = container.streams[self._stream_index]
             to_rgb = ToRgb(*self._size, codec=stream.codec_context.name)
             for frame in self._decode(container, stream, damage):
-                stamp = _seconds(frame, stream)
                 if index:
-                    # Missing or backward stamps (joined streams): go on at the nominal rate.
-                    time = max(time, stamp - self._origin) if stamp is not None and stamp - self._origin > time else time + 1 / self.rate
-                image_u8 = upright(to_rgb(frame), self._quarter_turns, self._mirrored)
-                yield VideoFrame(image_u8, float(time), index)
+                    time = self._next_time(_seconds(frame, stream), time)
+                yield VideoFrame(upright(to_rgb(frame), self._quarter_turns, self._mirrored), float(time), index)
                 index += 1
-                self._note_damage(damage, index, finished=False)
-        self._note_damage(damage, index, finished=True)
+                self._note_damage(damage, index)
+        if not damage and self._announced is not None:
+            self.warning = (
+                f"{self.name} is cut short: {index} frames could be read, the file announces {self._announced}."
+            )
+        self._note_damage(damage, index)
 
-    def _note_damage(self, damage: list[str], count: int, finished: bool) -> None:
+    def _next_time(self, stamp: Fraction | None, time: Fraction) -> Fraction:
+        """Time of a frame after `time`; missing or backward stamps (joined streams) go on at the nominal rate."""
+        if stamp is not None and stamp - self._origin > time:
+            return stamp - self._origin
+        return time + 1 / self.rate
+
+    def _note_damage(self, damage: list[str], count: int) -> None:
         self.bad_packets = len(damage)
-        missing = (self.count_hint or 0) - count if finished else 0
         if damage:
-            self.warning = f"{self.name} is damaged: {len(damage)} packets could not be decoded ({damage[0]}), {count} frames were read."
-        elif missing > max(2, 0.02 * count):
-            self.warning = f"{self.name} is cut short or damaged: {count} of {self.count_hint} announced frames could be read."
+            self.warning = (
+                f"{self.name} is damaged or cut short: {count} frames could be read, {len(damage)} packets could not "
+                f"({damage[0]})."
+            )
 
     def _decode(self, container: Any, stream: Any, damage: list[str]) -> Iterator[AvFrame]:
         context = stream.codec_context
@@ -164,6 +175,10 @@ class VideoReader:
         deinterlacer: _Deinterlacer | None = None
         # None at the end flushes the frames that the decoder's threads still hold.
         for packet in itertools.chain(robust_demux(container, stream, damage), [None]):
+            if packet is not None and packet.is_corrupt:
+                # Cut off by the end of the file: decoding it gives a smeared picture.
+                damage.append("a packet is cut off")
+                continue
             try:
                 frames = context.decode(packet)
             except AV_ERRORS as error:
@@ -207,19 +222,36 @@ def _seconds(frame: AvFrame, stream: Any) -> Fraction | None:
     return None if frame.pts is None or base is None else frame.pts * Fraction(base)
 
 
-def _scan_timing(container: Any, stream: Any, damage: list[str]) -> Timing:
-    """Read all presentation stamps without decoding (an MP4's index has only decoding stamps, which may be uneven)."""
+def _scan_timing(container: Any, stream: Any) -> tuple[Timing, int | None]:
+    """Read all presentation stamps without decoding (an MP4's index has only decoding stamps, which may be uneven).
+
+    Returns:
+        the timing, and how many frames the index announces if that is more than the file holds, else None.
+    """
     declared = [stream.average_rate, stream.guessed_rate, stream.base_rate]
+    vp8 = stream.codec_context.name == "vp8"
     stamps = array("q")
-    last, last_duration = -(2**63), 0
-    for packet in robust_demux(container, stream, damage):
+    last, last_duration, packets = -(2**63), 0, 0
+    for packet in robust_demux(container, stream, []):
+        packets += not packet.is_corrupt
         stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is None or packet.is_discard:
+        # VP8 has packets that only prepare a reference and show nothing: bit 4 of the first byte (RFC 6386, 9.1).
+        if stamp is None or packet.is_discard or (vp8 and not bytes(packet)[0] & 0x10):
             continue
         stamps.append(stamp)
         if stamp > last:
             last, last_duration = stamp, packet.duration or 0
-    return fit_timing(np.frombuffer(stamps, np.int64), Fraction(stream.time_base), declared, last_duration)
+    timing = fit_timing(np.frombuffer(stamps, np.int64), Fraction(stream.time_base), declared, last_duration)
+    # Only an MP4's count is that of its packets; other containers estimate.
+    exact = "mp4" in container.format.name.split(",")
+    return timing, stream.frames if exact and stream.frames > packets else None
+
+
+def _audio_index(container: Any) -> int | None:
+    """The default sound track, or the first that can be decoded."""
+    streams = [s for s in container.streams.audio if s.codec_context is not None and s.codec_context.sample_rate]
+    best = container.streams.best("audio")
+    return (best if best in streams else streams[0]).index if streams else None
 
 
 def is_folder(source: MediaSource) -> bool:

@@ -20,7 +20,9 @@ from fourdface.media.timing import limit
 log = logging.getLogger(__name__)
 
 # Keys that every MP4 player knows; others need the "mdta" form, which movflags +use_metadata_tags selects.
-_COMMON_KEYS = frozenset({"title", "artist", "album", "comment", "description", "copyright", "date", "genre", "synopsis"})
+_COMMON_KEYS = frozenset(
+    {"title", "artist", "album", "comment", "description", "copyright", "date", "genre", "synopsis"}
+)
 # Variable-rate output: the clock of MPEG systems, in which all common rates are whole.
 _VFR_TIME_BASE = Fraction(1, 90000)
 
@@ -28,8 +30,8 @@ _VFR_TIME_BASE = Fraction(1, 90000)
 class VideoWriter:
     """Write uint8 RGB frames as H.264 (yuv420p) in MP4; use as a context manager.
 
-    The file is written in place: making that atomic is the caller's business. On an exception inside the `with` block the
-    file is closed without its end and is not a valid video.
+    The file is written in place: making that atomic is the caller's business. After an exception in the `with` block
+    the file lacks its last frames and must not be used.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class VideoWriter:
         self._variable = variable_rate
         self._pad = (height % 2, width % 2)
         if any(self._pad):
-            log.info("%s: %dx%d is padded to %dx%d (H.264 needs even sizes)", self.name, width, height, *self._coded_size())
+            log.info(
+                "%s: %dx%d is padded to %dx%d (H.264 needs even sizes)", self.name, width, height, *self._coded_size()
+            )
         self._convert = ToBt709()
         self._base = _VFR_TIME_BASE if variable_rate else 1 / self.rate
         self._last_stamp = -1
@@ -96,7 +100,8 @@ class VideoWriter:
         """
         if image_u8.shape != (self.height, self.width, 3) or image_u8.dtype != np.uint8:
             raise ValueError(
-                f"VideoWriter.write: expected uint8 [{self.height},{self.width},3], got {image_u8.dtype} {list(image_u8.shape)}"
+                f"VideoWriter.write: expected uint8 [{self.height},{self.width},3], "
+                f"got {image_u8.dtype} {list(image_u8.shape)}"
             )
         if (time is not None) != self._variable:
             raise ValueError("VideoWriter.write: give a time with every frame if variable_rate, else with none")
@@ -121,7 +126,9 @@ class VideoWriter:
             with self._errors():
                 self._mux(self._stream.encode(None))
                 if self._audio is not None:
-                    self._audio.finish((self._last_stamp + self._frame_duration()) * self._base if self.count else Fraction(0))
+                    self._audio.finish(
+                        (self._last_stamp + self._frame_duration()) * self._base if self.count else Fraction(0)
+                    )
         finally:
             container, self._container = self._container, None
             with self._errors():
@@ -130,7 +137,9 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is None:
             self.close()
         else:
@@ -142,7 +151,7 @@ class VideoWriter:
         if container is not None:
             try:
                 container.close()
-            except Exception as error:  # noqa: BLE001 - the first error is the one to be seen
+            except (OSError, ValueError, av.error.FFmpegError) as error:  # the first error is the one to be seen
                 log.debug("closing %s after a failure: %s", self.name, error)
 
     def _frame_duration(self) -> int:
@@ -195,7 +204,9 @@ class _Errors:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if isinstance(error, BrokenPipeError) or not isinstance(error, OSError | av.error.FFmpegError):
             return
         reason = getattr(error, "strerror", None) or str(error)
