@@ -1,0 +1,85 @@
+"""From a driver's head to another person's: what is taken over absolutely, what relative to a reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from .arkit import ARKIT_NAMES
+
+GAZE_MODES = np.array([name.startswith("eyeLook") for name in ARKIT_NAMES])
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Parameters of one head: expression [52], rotation [3], translation [3] (of the model's origin, the neck joint,
+    about which the head turns), eyes [6], jaw [3]."""
+
+    expression: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    eyes: np.ndarray
+    jaw: np.ndarray
+
+
+@dataclass(frozen=True)
+class RetargetOptions:
+    """pose: absolute|relative|none; expression: absolute|relative; scale: factor of the expression; gaze: on/off."""
+
+    pose: str = "absolute"
+    expression: str = "absolute"
+    expression_scale: float = 1.0
+    gaze: bool = True
+
+
+class Retargeter:
+    """Maps driver poses to a source person.
+
+    `source`: the person's pose in the photo; `reference`: the driver's first good frame; `neutral` [52]: the
+    driver's resting coefficients. Positions are always relative to the driver's reference: whoever stands at the
+    side of the photo stays there. Depth changes by ratio, because focal lengths are only known up to a factor.
+    `camera_distance`: metres from world origin to the camera.
+    """
+
+    def __init__(
+        self, source: Pose, reference: Pose, neutral: np.ndarray, options: RetargetOptions, camera_distance: float
+    ) -> None:
+        for name, allowed in (("pose", ("absolute", "relative", "none")), ("expression", ("absolute", "relative"))):
+            if getattr(options, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(options, name)!r}")
+        self.source, self.reference, self.neutral, self.options = source, reference, neutral, options
+        self._distance = camera_distance
+
+    def __call__(self, driver: Pose) -> Pose:
+        """The source person's pose for one frame of the driver."""
+        expression = self._expression(driver)
+        eyes = driver.eyes if self.options.gaze else self.source.eyes
+        if self.options.pose == "none":
+            return Pose(expression, self.source.rotation, self.source.translation, eyes, driver.jaw)
+        now = Rotation.from_rotvec(driver.rotation)
+        if self.options.pose == "relative":
+            base = Rotation.from_rotvec(self.reference.rotation).inv()
+            now = now * base * Rotation.from_rotvec(self.source.rotation)
+        return Pose(expression, now.as_rotvec(), self._translation(driver), eyes, driver.jaw)
+
+    def _expression(self, driver: Pose) -> np.ndarray:
+        scale = self.options.expression_scale
+        if self.options.expression == "relative":
+            expression = self.source.expression + scale * (driver.expression - self.neutral)
+        elif scale != 1.0:
+            expression = self.neutral + scale * (driver.expression - self.neutral)
+        else:
+            expression = driver.expression
+        if not self.options.gaze:
+            expression = np.where(GAZE_MODES, self.source.expression, expression)
+        return np.clip(expression, 0.0, 1.0)
+
+    def _translation(self, driver: Pose) -> np.ndarray:
+        """Where the source's neck joint goes: its own place, moved as the driver's moved since the reference."""
+        start, now, own = self.reference.translation, driver.translation, self.source.translation
+        ratio = (self._distance - now[2]) / max(self._distance - start[2], 1e-3)
+        depth = (self._distance - own[2]) * float(np.clip(ratio, 0.4, 2.5))
+        # metres across the picture are the same for any assumed focal length
+        return np.array([own[0] + now[0] - start[0], own[1] + now[1] - start[1], self._distance - depth])

@@ -1,0 +1,119 @@
+"""The avatar at work: pose the rig, move the Gaussians with it, splat them over a background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...ops.bind_gaussians import bind_gaussians
+from ...ops.splat import SplatOutput, splat, splat_to_u8
+from .lift import Bound, Lifted
+from .rig import HeadState, Rig
+from .surface import View
+
+SPLAT_DILATION = 0.15
+"""Variance in pixels^2 that the renderer adds to every Gaussian: less than the usual 0.3, because these are pixels."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera to render from: world_to_camera [4,4] (OpenCV axes), intrinsics [3,3] pixels, width, height."""
+
+    world_to_camera: Tensor
+    intrinsics: Tensor
+    width: int
+    height: int
+
+    @staticmethod
+    def of(view: View) -> Camera:
+        """The photo's own camera."""
+        return Camera(
+            torch.from_numpy(np.asarray(view.world_to_camera, np.float32)),
+            torch.from_numpy(np.asarray(view.intrinsics, np.float32)), view.width, view.height,
+        )  # fmt: skip
+
+    def scaled(self, width: int, height: int) -> Camera:
+        """The same view in another size; the field of view follows the height, the centre stays."""
+        factor = height / self.height
+        intrinsics = self.intrinsics.clone()
+        intrinsics[:2, :2] *= factor
+        intrinsics[0, 2] = width / 2 + (self.intrinsics[0, 2] - self.width / 2) * factor
+        intrinsics[1, 2] = height / 2 + (self.intrinsics[1, 2] - self.height / 2) * factor
+        return replace(self, intrinsics=intrinsics, width=width, height=height)
+
+
+class SplatAvatar:
+    """Gaussians on a rig, with the photo's camera and background plate (uint8 [H,W,3])."""
+
+    def __init__(self, rig: Rig, gaussians: Bound, view: View, plate_u8: np.ndarray) -> None:
+        self.rig = rig
+        self.view = view
+        self.plate_u8 = plate_u8
+        self.camera = Camera.of(view)
+        self.triangle = torch.from_numpy(np.ascontiguousarray(gaussians.triangle, np.int32))
+        self.local_mean = torch.from_numpy(np.ascontiguousarray(gaussians.local_mean, np.float32))
+        self.local_covariance = torch.from_numpy(np.ascontiguousarray(gaussians.local_covariance, np.float32))
+        self.colours = torch.from_numpy(np.ascontiguousarray(gaussians.colours, np.float32))
+        self.opacity = torch.from_numpy(np.ascontiguousarray(gaussians.opacity, np.float32))
+
+    def __len__(self) -> int:
+        return len(self.triangle)
+
+    def gaussians(self, state: HeadState) -> tuple[Tensor, Tensor]:
+        """Means [N,3] and covariances [N,6] in the world for one pose."""
+        vertices = self.rig.pose(state)
+        return bind_gaussians(vertices, self.rig.faces, self.triangle, self.local_mean, self.local_covariance)
+
+    def render(self, state: HeadState, camera: Camera | None = None, background: Tensor | None = None) -> SplatOutput:
+        """Float picture of one pose: image [H,W,3] (over `background` [3], default none), alpha, depth_z."""
+        camera = camera or self.camera
+        means, covariances = self.gaussians(state)
+        return splat(
+            means, covariances, self.colours, self.opacity, camera.world_to_camera, camera.intrinsics, camera.width,
+            camera.height, background=background, eps2d=SPLAT_DILATION,
+        )  # fmt: skip
+
+    def render_u8(self, state: HeadState, background_u8: np.ndarray, camera: Camera | None = None) -> np.ndarray:
+        """Picture [H,W,3] uint8 of one pose over a background [H,W,3] uint8 of the camera's size."""
+        camera = camera or self.camera
+        means, covariances = self.gaussians(state)
+        return splat_to_u8(
+            means, covariances, self.colours, self.opacity, camera.world_to_camera, camera.intrinsics, background_u8,
+            eps2d=SPLAT_DILATION,
+        )  # fmt: skip
+
+
+def refine_colours(
+    avatar: SplatAvatar, lifted: Lifted, image: np.ndarray, matte: np.ndarray, rounds: int = 6
+) -> list[float]:
+    """Sharpen the pixels' colours until the photo's own view is reproduced; returns the PSNR (dB) on the person
+    before each round and after the last.
+
+    Every Gaussian is wider than its pixel, so the first picture is a little soft. Each round adds what is missing at
+    a Gaussian's own pixel (a Landweber iteration on colours only): no gradients, one render a round.
+    """
+    target = torch.from_numpy(np.ascontiguousarray(image, np.float32))
+    alpha = torch.from_numpy(np.clip(matte, 0, 1).astype(np.float32))[..., None]
+    plate = torch.from_numpy(avatar.plate_u8.astype(np.float32) / 255)
+    index = torch.from_numpy(lifted.pixel_index)
+    count = len(index)
+    person = matte > 0.5
+    history = []
+    for step in range(rounds + 1):
+        output = avatar.render(avatar.rig.source)
+        picture = output.image + (1 - output.alpha[..., None]) * plate
+        missing = target - picture
+        history.append(_psnr(missing.numpy()[person]))
+        if step == rounds:
+            break
+        gain = 0.8 * missing / alpha.clamp_min(0.4)
+        update = gain.reshape(-1, 3)[index]
+        avatar.colours[:count] = (avatar.colours[:count] + update).clamp(-0.25, 1.25)
+    return history
+
+
+def _psnr(difference: np.ndarray) -> float:
+    return float(-10 * np.log10(np.mean(np.square(difference)) + 1e-10))

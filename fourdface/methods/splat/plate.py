@@ -1,0 +1,66 @@
+"""What stands behind and beside the person: the background plate and foreground colours without its spill."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+
+def fill_smoothly(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Fill the unknown pixels of `image` [H,W,C] (float) by push-pull over an image pyramid.
+
+    `known` [H,W] weights in [0,1]; known pixels keep their value, holes take the smooth average of what lies around
+    them at the finest scale that reaches it. Returns [H,W,C] float32.
+    """
+    image = np.asarray(image, np.float32)
+    weight = np.clip(known, 0, 1).astype(np.float32)[..., None]
+    levels: list[tuple[np.ndarray, np.ndarray]] = [(image * weight, weight)]
+    while min(levels[-1][0].shape[:2]) > 1:
+        colour, total = levels[-1]
+        levels.append((_halve(colour), _halve(total)))
+    filled = levels[-1][0] / np.maximum(levels[-1][1], 1e-6)
+    for colour, total in reversed(levels[:-1]):
+        below = _double(filled, colour.shape[:2])
+        share = np.minimum(total, 1)
+        filled = share * colour / np.maximum(total, 1e-6) + (1 - share) * below
+    return filled
+
+
+def _halve(field: np.ndarray) -> np.ndarray:
+    height, width = field.shape[:2]
+    padded = np.pad(field, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return 0.25 * (padded[::2, ::2] + padded[1::2, ::2] + padded[::2, 1::2] + padded[1::2, 1::2])
+
+
+def _double(field: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    # bilinear with half-pixel centres, so that the fill shows no blocks
+    rows = np.clip((np.arange(shape[0]) + 0.5) / 2 - 0.5, 0, field.shape[0] - 1)
+    columns = np.clip((np.arange(shape[1]) + 0.5) / 2 - 0.5, 0, field.shape[1] - 1)
+    top, left = rows.astype(int), columns.astype(int)
+    bottom, right = np.minimum(top + 1, field.shape[0] - 1), np.minimum(left + 1, field.shape[1] - 1)
+    down, across = (rows - top)[:, None, None], (columns - left)[None, :, None]
+    upper = field[top][:, left] * (1 - across) + field[top][:, right] * across
+    lower = field[bottom][:, left] * (1 - across) + field[bottom][:, right] * across
+    return (upper * (1 - down) + lower * down).astype(np.float32)
+
+
+def background_plate(image: np.ndarray, matte: np.ndarray) -> np.ndarray:
+    """The photo without the person: `image` [H,W,3] float in [0,1], `matte` [H,W] -> plate [H,W,3].
+
+    The matte is widened first, because its soft rim still holds hair and skin.
+    """
+    margin = max(2, round(0.012 * max(matte.shape)))
+    person = ndimage.binary_dilation(matte > 0.04, iterations=margin)
+    if person.all():
+        return np.broadcast_to(image.mean((0, 1)), image.shape).astype(np.float32)
+    plate = fill_smoothly(image, ~person)
+    return np.clip(plate, 0, 1)
+
+
+def foreground_colours(image: np.ndarray, matte: np.ndarray, plate: np.ndarray) -> np.ndarray:
+    """Colours F [H,W,3] with matte*F + (1-matte)*plate = image, kept in range and calm where the matte is thin."""
+    alpha = np.clip(matte, 0, 1)[..., None]
+    exact = (image - (1 - alpha) * plate) / np.maximum(alpha, 0.25)
+    inside = fill_smoothly(image, matte > 0.95)
+    trust = np.clip((alpha - 0.1) / 0.6, 0, 1)
+    return np.clip(trust * np.clip(exact, 0, 1) + (1 - trust) * inside, 0, 1).astype(np.float32)

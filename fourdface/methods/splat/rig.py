@@ -1,0 +1,95 @@
+"""The rig that Gaussians hang on: the head's triangles and a chain of rigid frames from head to torso to ground.
+
+What lies beyond the head mesh (hair, hat, shoulders) has no triangles of its own. It hangs on `CHAIN_LENGTH` proxy
+triangles. Their position s on the chain says what they follow: s = 1 the skull, s = 0 the torso (which moves with
+the neck joint), s = -1 nothing; in between the motions are blended, so that there is no seam anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...blocks.head_model import HeadModel
+from ...blocks.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+
+CHAIN_LENGTH = 65
+PROXY_SIZE = 0.1
+
+
+@dataclass(frozen=True)
+class HeadState:
+    """One pose: expression [52], rotation [3], translation [3] (the skull's, to world), eyes [6], jaw [3]."""
+
+    expression: Tensor
+    rotation: Tensor
+    translation: Tensor
+    eyes: Tensor
+    jaw: Tensor
+
+    @staticmethod
+    def from_arrays(expression, rotation, translation, eyes, jaw=None) -> HeadState:  # noqa: ANN001
+        """Float32 tensors from array-likes of the shapes above; `jaw` may be None (at rest)."""
+        values = [torch.as_tensor(np.asarray(v), dtype=torch.float32) for v in (expression, rotation, translation, eyes)]
+        rest = torch.zeros(3) if jaw is None else torch.as_tensor(np.asarray(jaw), dtype=torch.float32)
+        return HeadState(values[0], values[1], values[2], values[3], rest)
+
+
+class Rig:
+    """Head mesh plus proxy triangles for one person, posed relative to the photo's pose.
+
+    shape [S]: identity; source: the pose in the photo. `faces` [F + CHAIN_LENGTH, 3] are int32 triangles into the
+    vertices that `pose` returns.
+    """
+
+    def __init__(self, model: HeadModel, shape: Tensor, source: HeadState) -> None:
+        self.model = model
+        self.shape = shape.float()
+        self.source = source
+        self._neutral = model.shaped(self.shape[None])[0]
+        self.joints = model.joint_regressor @ self._neutral
+        self.source_rotation = axis_angle_to_matrix(source.rotation)
+        self.anchor = self.source_rotation @ self.joints[1] + source.translation
+        self._levels = torch.linspace(-1, 1, CHAIN_LENGTH)
+        count = model.template.shape[0]
+        proxies = count + torch.arange(3 * CHAIN_LENGTH).reshape(-1, 3)
+        self.faces = torch.cat([model.faces, proxies]).to(torch.int32).contiguous()
+        self.head_faces = len(model.faces)
+        corners = torch.tensor([[0.0, 0, 0], [PROXY_SIZE, 0, 0], [0, PROXY_SIZE, 0]])
+        self._proxy_rest = self.anchor + corners
+
+    def proxy_triangle(self, level: np.ndarray) -> np.ndarray:
+        """Triangle index of the proxies nearest to chain positions `level` (any shape, in [-1, 1])."""
+        step = np.rint((np.clip(level, -1, 1) + 1) * (CHAIN_LENGTH - 1) / 2).astype(np.int32)
+        return step + self.head_faces
+
+    def pose(self, state: HeadState) -> Tensor:
+        """Vertices [V + 3*CHAIN_LENGTH, 3] in the world for a pose of the skull.
+
+        The torso keeps the photo's orientation and follows the neck joint, the neck bends between the two.
+        """
+        rotation = axis_angle_to_matrix(state.rotation)
+        joint = rotation @ self.joints[1] + state.translation
+        neck = matrix_to_axis_angle(self.source_rotation.T @ rotation)
+        root_translation = joint - self.source_rotation @ self.joints[1]
+        head = self.model(
+            self.shape[None], state.expression[None], self.source.rotation[None], root_translation[None],
+            neck[None], state.jaw[None], state.eyes[None],
+        )[0]  # fmt: skip
+        return torch.cat([head, self._proxies(rotation, state.translation, joint - self.anchor)])
+
+    def _proxies(self, rotation: Tensor, translation: Tensor, shift: Tensor) -> Tensor:
+        local = (self._proxy_rest - self.source.translation) @ self.source_rotation
+        with_head = local @ rotation.T + translation
+        with_torso = self._proxy_rest + shift
+        level = self._levels[:, None, None]
+        upper, lower = level.clamp(0, 1), (level + 1).clamp(0, 1)
+        blended = torch.where(
+            level >= 0,
+            upper * with_head + (1 - upper) * with_torso,
+            lower * with_torso + (1 - lower) * self._proxy_rest,
+        )
+        return blended.reshape(-1, 3)

@@ -1,0 +1,68 @@
+"""lift: a tracked and fitted photo -> avatar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..artifacts import Avatar, Provenance, Tracked
+from ..blocks.head_model import HeadModel
+from ..errors import FourdError
+from ..media.image import decode_png, encode_png
+from ..methods.splat.avatar import SplatAvatar, refine_colours
+from ..methods.splat.lift import lift_photo
+from ..methods.splat.rig import HeadState, Rig
+from ..methods.splat.surface import View
+
+
+@dataclass(frozen=True)
+class LiftOptions:
+    """frame: which frame of the tracked artifact; refine_rounds: passes of colour refinement."""
+
+    frame: int = 0
+    refine_rounds: int = 6
+
+
+def lift(
+    tracked: Tracked, model: HeadModel, provenance: Provenance, options: LiftOptions | None = None
+) -> tuple[Avatar, float]:
+    """Lift one frame of a fitted `tracked` artifact that holds its picture and matte; also returns the PSNR (dB) on
+    the person of the avatar rendered at the photo's own view."""
+    options = options or LiftOptions()
+    k = options.frame
+    if tracked.expression is None or tracked.shape is None:
+        raise FourdError("the tracked artifact has no head parameters yet; run `fourd fit-flame` on it first")
+    if tracked.frame_blobs is None or tracked.matte_blobs is None or not tracked.matte_blobs[k]:
+        raise FourdError(
+            "the tracked artifact holds no picture and matte for this frame; run `fourd preprocess --keep-frames --mattes`"
+        )
+    image = decode_png(tracked.frame_blobs[k]).astype(np.float32) / 255
+    matte = decode_png(tracked.matte_blobs[k]).astype(np.float32) / 255
+    matte = matte[..., 0] if matte.ndim == 3 else matte
+    view = View(tracked.world_to_camera, tracked.intrinsics, tracked.width, tracked.height)
+    state = HeadState.from_arrays(tracked.expression[k], tracked.rotation[k], tracked.translation[k], tracked.eyes[k])
+    rig = Rig(model, torch.from_numpy(tracked.shape), state)
+    lifted = lift_photo(image[..., :3], matte, view, model, rig)
+    plate_u8 = np.round(lifted.plate * 255).astype(np.uint8)
+    avatar = SplatAvatar(rig, lifted.gaussians, view, plate_u8)
+    history = refine_colours(avatar, lifted, image[..., :3], matte, options.refine_rounds)
+    gaussians = replace(lifted.gaussians, colours=avatar.colours.numpy())
+    tensors = {
+        "triangle": gaussians.triangle.astype(np.int32),
+        "local_mean": gaussians.local_mean.astype(np.float32),
+        "local_covariance": gaussians.local_covariance.astype(np.float32),
+        "colour": gaussians.colours.astype(np.float16),
+        "opacity": gaussians.opacity.astype(np.float16),
+    }
+    return Avatar(
+        provenance=provenance, representation="gaussians", head_model=model.name, width=view.width, height=view.height,
+        shape=tracked.shape, expression=tracked.expression[k], rotation=tracked.rotation[k],
+        translation=tracked.translation[k], neck=tracked.neck[k], jaw=tracked.jaw[k], eyes=tracked.eyes[k],
+        intrinsics=tracked.intrinsics, world_to_camera=tracked.world_to_camera, coefficients=tracked.coefficients[k],
+        background_blob=encode_png(plate_u8), source_blob=tracked.frame_blobs[k], tensors=tensors,
+        tensor_axes={"triangle": "N", "local_mean": "N,3", "local_covariance": "N,6", "colour": "N,3", "opacity": "N"},
+        tensor_units={"triangle": "index", "local_mean": "triangle frame", "local_covariance": "triangle frame squared",
+                      "colour": "sRGB", "opacity": "0..1"},
+    ), history[-1]  # fmt: skip

@@ -1,0 +1,175 @@
+"""reenact: avatar + driver -> frames, one at a time, in constant memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..artifacts import Avatar, Motion
+from ..blocks.head_fitting import CAMERA_DISTANCE
+from ..blocks.head_model import HeadModel
+from ..blocks.retarget import Pose, Retargeter, RetargetOptions
+from ..errors import FourdError
+from ..methods.splat.avatar import SplatAvatar
+from ..methods.splat.rig import HeadState
+from ..perception.base import Face, Perception
+from ..perception.tracking import CALIBRATION_FRAMES, FaceTracker, FrameStatus, HeadTracker, smoothed
+from .fit_flame import pack
+
+LONGEST_WAIT = 3 * CALIBRATION_FRAMES
+"""Frames that are held back at most while the driver's identity is estimated."""
+
+
+@dataclass(frozen=True)
+class DriverOptions:
+    """face: "largest" or an index from the left; smoothing, lag: see `smoothed`; missing: hold|skip|fail."""
+
+    face: str | int = "largest"
+    smoothing: float = 0.6
+    lag: int = 2
+    missing: str = "hold"
+
+
+@dataclass(frozen=True)
+class DriverFrame:
+    """One frame of a driver: its pose (None while no face was seen yet), time, status, picture where one is kept."""
+
+    pose: Pose | None
+    time: float
+    status: FrameStatus
+    image_u8: np.ndarray | None = None
+
+
+@dataclass
+class Driver:
+    """Poses of a driver in order, with the reference frame and neutral expression once they are known."""
+
+    frames: Iterator[DriverFrame]
+    reference: Pose | None = None
+    neutral: np.ndarray = field(default_factory=lambda: np.zeros(52, np.float32))
+
+
+def driver_from_video(
+    frames: Iterable[tuple[np.ndarray, float]], size: tuple[int, int], perception: Perception, model: HeadModel,
+    options: DriverOptions, keep_images: bool = False,
+) -> Driver:  # fmt: skip
+    """Track a clip while it is read. frames: (image_u8 [H,W,3], time in seconds); size: (width, height) pixels.
+
+    Identity and neutral expression come from the first `CALIBRATION_FRAMES` good frames, which are held back.
+    """
+    tracker = FaceTracker(perception, options.face)
+    head = HeadTracker(model, size)
+    seen = _track(frames, tracker, options, keep_images)
+    waiting: list[tuple[Face | None, DriverFrame]] = []
+    good: list[Face] = []
+    for face, frame in seen:
+        waiting.append((face, frame))
+        if face is not None:
+            good.append(face)
+        if len(good) >= CALIBRATION_FRAMES or (good and len(waiting) >= LONGEST_WAIT):
+            break
+        if not good and len(waiting) > LONGEST_WAIT:
+            break
+    if not good and len(waiting) <= LONGEST_WAIT:
+        raise FourdError("the driver shows no face in any frame; use a clip with one, or choose another with --face")
+    driver = Driver(iter(()))
+    if good:
+        _calibrate(driver, head, good)
+    driver.frames = _fitted(itertools.chain(waiting, seen), head, driver, options)
+    return driver
+
+
+def _calibrate(driver: Driver, head: HeadTracker, good: list[Face]) -> None:
+    track = head.calibrate(good)
+    driver.reference = Pose(
+        track.expression[0].numpy(), track.rotation[0].numpy(), track.translation[0].numpy(), track.eyes[0].numpy(),
+        np.zeros(3, np.float32),
+    )  # fmt: skip
+    if head.calibration is not None:
+        driver.neutral = head.calibration.neutral
+
+
+def _track(
+    frames: Iterable[tuple[np.ndarray, float]], tracker: FaceTracker, options: DriverOptions, keep_images: bool
+) -> Iterator[tuple[Face | None, DriverFrame]]:
+    for index, (image_u8, time) in enumerate(frames):
+        face, status = tracker.step(image_u8)
+        if face is None and options.missing == "fail":
+            raise FourdError(f"frame {index} ({time:.2f} s) of the driver shows no face; use --missing hold or skip")
+        yield face, DriverFrame(None, time, status, image_u8 if keep_images else None)
+
+
+def _fitted(
+    items: Iterable[tuple[Face | None, DriverFrame]], head: HeadTracker, driver: Driver, options: DriverOptions
+) -> Iterator[DriverFrame]:
+    """Fit, smooth and, where the face is missing, hold the last pose."""
+    notes: list[DriverFrame] = []
+
+    def rows() -> Iterator[np.ndarray | None]:
+        for face, frame in items:
+            notes.append(frame)
+            if face is not None and head.calibration is None:
+                _calibrate(driver, head, [face])
+            yield None if face is None else pack(head.step(face))
+
+    values = smoothed(rows(), options.smoothing, options.lag) if options.smoothing > 0 else rows()
+    last: Pose | None = None
+    for row in values:
+        frame = notes.pop(0)
+        if row is None and options.missing == "skip":
+            continue
+        if row is not None:
+            last = Pose(row[:52], row[52:55], row[55:58], row[58:64], np.zeros(3, np.float32))
+        yield DriverFrame(last, frame.time, frame.status, frame.image_u8)
+
+
+def driver_from_motion(motion: Motion, options: DriverOptions) -> Driver:
+    """Poses of a motion artifact."""
+    good = np.flatnonzero(motion.status != FrameStatus.MISSING)
+    if not len(good):
+        raise FourdError("the motion holds no frame with a face; fit it to a clip that shows one")
+
+    def pose(k: int) -> Pose:
+        return Pose(motion.expression[k], motion.rotation[k], motion.translation[k], motion.eyes[k], motion.jaw[k])
+
+    def frames() -> Iterator[DriverFrame]:
+        last = None
+        for k, time in enumerate(motion.times):
+            status = FrameStatus(int(motion.status[k]))
+            if status is FrameStatus.MISSING and options.missing == "fail":
+                raise FourdError(f"frame {k} ({time:.2f} s) of the motion has no face; use --missing hold or skip")
+            if status is FrameStatus.MISSING and options.missing == "skip":
+                continue
+            last = last if status is FrameStatus.MISSING else pose(k)
+            yield DriverFrame(last, float(time), status)
+
+    return Driver(frames(), pose(int(good[0])), motion.neutral_expression)
+
+
+def source_pose(avatar: Avatar) -> Pose:
+    """The avatar's pose in its photo."""
+    return Pose(avatar.expression, avatar.rotation, avatar.translation, avatar.eyes, avatar.jaw)
+
+
+def to_state(pose: Pose) -> HeadState:
+    """A pose as the rig takes it."""
+    return HeadState.from_arrays(pose.expression, pose.rotation, pose.translation, pose.eyes, pose.jaw)
+
+
+def animate(avatar: Avatar, splat: SplatAvatar, driver: Driver, options: RetargetOptions) -> Iterator[
+    tuple[HeadState, DriverFrame]
+]:  # fmt: skip
+    """States of the avatar for every frame of the driver; until a face is seen the photo's own pose."""
+    own = source_pose(avatar)
+    retarget: Retargeter | None = None
+    for frame in driver.frames:
+        if frame.pose is None:
+            yield splat.rig.source, frame
+            continue
+        if retarget is None:
+            reference = driver.reference or frame.pose
+            retarget = Retargeter(own, reference, driver.neutral, options, CAMERA_DISTANCE)
+        yield to_state(retarget(frame.pose)), frame
