@@ -12,8 +12,10 @@ VENV ?= .venv
 PHOTO ?=
 DRIVE ?=
 BIN = $(VENV)/bin
-# The CPU build of torch is a tenth of the CUDA one, so it is taken where there is no NVIDIA GPU, if its index answers.
-TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,https://download.pytorch.org/whl/cpu)
+# The CPU build of torch is a tenth of the CUDA one, so it is taken where there is no NVIDIA GPU; where it cannot be had
+# (another platform, its index does not answer) pip takes what PyPI offers. `make TORCH= ...` leaves the choice to pip.
+TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,torch==2.13.0+cpu)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .PHONY: demo test dev lint docs clean
 
@@ -35,7 +37,7 @@ docs: $(VENV)/.installed-dev
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("fourd needs Python 3.10 or newer: make PYTHON=python3.11" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),-$(BIN)/python -m pip install -q --retries 1 --index-url $(TORCH_INDEX) 'torch>=2.6' 2>/dev/null)
+	$(if $(TORCH),-$(BIN)/python -m pip install -q --retries 1 --no-deps --extra-index-url $(TORCH_INDEX) $(TORCH) 2>/dev/null)
 
 $(VENV)/.installed: setup.py | $(BIN)/python
 	$(BIN)/python -m pip install -q -e .
