@@ -6,16 +6,17 @@ that no top-level package called `cli` or `cuda` ever lands in a user's environm
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+from types import ModuleType
 
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-NATIVE_BUILD = ROOT / "cuda" / "build.py"  # stand-alone script: `python cuda/build.py OUTPUT_FOLDER`
 
 CORE = [
     "torch>=2.6",
@@ -45,6 +46,7 @@ EXTRAS = {
         "ruff>=0.6",
         "mypy>=1.11",
         "types-tqdm",
+        "scipy-stubs; python_version >= '3.11'",
         "types-PyYAML",
         "setuptools>=77",
         "wheel",
@@ -61,17 +63,45 @@ def version() -> str:
     return match.group(1)
 
 
+def native_build() -> ModuleType:
+    """The build script of the kernels, loaded by its path: importing fourdface would need torch."""
+    spec = importlib.util.spec_from_file_location("fourd_native_build", ROOT / "fourdface" / "ops" / "_build.py")
+    if spec is None or spec.loader is None:
+        raise RuntimeError("fourdface/ops/_build.py is missing")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 class BuildWithKernels(build_py):
     """Build the native kernels beside the Python files; without a compiler everything runs on the torch reference."""
 
     def run(self) -> None:
         """Copy the Python files, then compile into the built package (in place for an editable install)."""
         super().run()
-        if not NATIVE_BUILD.is_file():
+        if os.environ.get("FOURD_NATIVE", "1") == "0":
             return
-        target = ROOT / "cuda" if self.editable_mode else Path(self.build_lib) / "fourdface" / "cuda"
-        if subprocess.run([sys.executable, str(NATIVE_BUILD), str(target)], check=False).returncode != 0:
-            self.warn("the native kernels were not built: fourd will run on the torch reference (see `fourd doctor`)")
+        build = native_build()
+        base = ROOT if self.editable_mode else Path(self.build_lib)
+        try:
+            build.build_library(base / "fourdface" / "ops" / build.LIBRARY_NAME, ROOT / "cuda")
+        except (build.BuildError, OSError) as error:
+            self.warn(
+                f"the native kernels were not built ({error}): fourd runs on the torch reference, see `fourd doctor`"
+            )
+
+
+class PlatformWheel(bdist_wheel):
+    """Any Python 3, but one platform: the kernels link no Python."""
+
+    def finalize_options(self) -> None:
+        """Mark the wheel as holding machine code."""
+        super().finalize_options()
+        self.root_is_pure = False
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Return the tags of the wheel's name."""
+        return "py3", "none", super().get_tag()[2]
 
 
 setup(
@@ -97,11 +127,11 @@ setup(
     package_data={
         "fourdface": ["py.typed"],
         "fourdface.assets": ["registry.yaml", "files/*"],
-        "fourdface.cuda": ["*.h", "*.cpp", "*.cu", "*.so", "*.dylib", "*.dll"],
+        "fourdface.cuda": ["*.h", "*.inl", "*.cpp", "*.cu"],
     },
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["fourd = fourdface.cli.main:main"]},
-    cmdclass={"build_py": BuildWithKernels},
+    cmdclass={"build_py": BuildWithKernels, "bdist_wheel": PlatformWheel},
     zip_safe=False,
 )

@@ -5,7 +5,7 @@
 // Frame of a triangle: F = [e1, e2, h n], e1 = v1 - v0, e2 = v2 - v0, n the unit normal e1 x e2 / |e1 x e2|,
 // h = sqrt(|e1 x e2|) = sqrt(2 area); a triangle without area has h n = 0. mean = v0 + F local_mean; covariance = F C F^T,
 // scaled down as a whole where its trace is above max_trace.
-// Indices must be in range (the Python side checks). Tolerance to the reference: 1e-6 relative to the size of the frame.
+// An index out of range is found before it is used: the result is then kBadIndex and the outputs are undefined. Tolerance to the reference: 1e-6 relative to the size of the frame.
 #pragma once
 #include "common.h"
 
@@ -18,6 +18,7 @@ struct FourdBindArgs {
   const float* max_trace;  // [N] or null
   float* means;
   float* covariances;
+  int64_t vertex_count;
   int64_t face_count;
   int64_t count;
   float max_trace_all;  // used when max_trace is null; infinity = no limit

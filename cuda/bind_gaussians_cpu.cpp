@@ -2,7 +2,10 @@
 #include "bind_gaussians.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+
+#include "parallel.h"
 
 namespace fourd {
 namespace {
@@ -108,23 +111,26 @@ void bind_range(const FourdBindArgs& s, const Frame* frames, BindKernel kernel, 
   }
 }
 
-void run(const FourdBindArgs& s, Frame* frames) {
+int run(const FourdBindArgs& s, Frame* frames) {
+  std::atomic<bool> bad_index{false};
   const BindKernel chosen = kernel();
-  const int64_t blocks = (s.count + kBlock - 1) / kBlock;
-#if defined(_OPENMP)
-#pragma omp parallel num_threads(max_threads(s.threads))
-#endif
-  {
-#if defined(_OPENMP)
-#pragma omp for schedule(static)
-#endif
-    for (int64_t f = 0; f < s.face_count; f++) frames[f] = frame_of(s.vertices, s.faces + 3 * f);
-#if defined(_OPENMP)
-#pragma omp for schedule(static)
-#endif
-    for (int64_t b = 0; b < blocks; b++)
-      bind_range(s, frames, chosen, b * kBlock, int(std::min<int64_t>(kBlock, s.count - b * kBlock)));
-  }
+  const int threads = max_threads(s.threads);
+  parallel_ranges(threads, s.face_count, 4096, [&](int64_t begin, int64_t end, int) {
+    if (!indices_fit(s.faces + 3 * begin, 3 * (end - begin), s.vertex_count)) {
+      bad_index = true;
+      return;
+    }
+    for (int64_t f = begin; f < end; f++) frames[f] = frame_of(s.vertices, s.faces + 3 * f);
+  });
+  if (bad_index) return kBadIndex;
+  parallel_ranges(threads, s.count, 64 * kBlock, [&](int64_t begin, int64_t end, int) {
+    if (!indices_fit(s.triangle + begin, end - begin, s.face_count)) {
+      bad_index = true;
+      return;
+    }
+    for (int64_t i = begin; i < end; i += kBlock) bind_range(s, frames, chosen, i, int(std::min<int64_t>(kBlock, end - i)));
+  });
+  return bad_index ? kBadIndex : kOk;
 }
 
 }  // namespace
@@ -134,8 +140,7 @@ FOURD_EXPORT int fourd_bind_gaussians(const FourdBindArgs* args) {
   if (args->count < 0 || args->face_count < 0) return fourd::kBadArgument;
   static thread_local fourd::Scratch<fourd::Frame> frames;
   try {
-    fourd::run(*args, frames.reserve(size_t(args->face_count) + 1));
-    return fourd::kOk;
+    return fourd::run(*args, frames.reserve(size_t(args->face_count) + 1));
   } catch (const std::bad_alloc&) {
     return fourd::kOutOfMemory;
   }

@@ -20,7 +20,7 @@ static void bind_block(BindBlock* block, int n) {
     for (int r = 0; r < 3; r++)
       for (int s = r; s < 3; s++) c[at++] = g[3 * r] * f[3 * s] + g[3 * r + 1] * f[3 * s + 1] + g[3 * r + 2] * f[3 * s + 2];
     const VF trace = c[0] + c[3] + c[5], limit = load(block->max_trace + i);
-    const VF scale = select(trace > limit, limit / trace, broadcast(1.0f));
+    const VF scale = select(less(limit, trace), limit / trace, broadcast(1.0f));
     for (int d = 0; d < 6; d++) store(block->out[3 + d] + i, c[d] * scale);
   }
 }

@@ -11,10 +11,6 @@
 #include <cstring>
 #include <new>
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-
 #if defined(_WIN32)
 #define FOURD_EXPORT extern "C" __declspec(dllexport)
 #else
@@ -44,21 +40,20 @@
 namespace fourd {
 
 // Values that the C entry points return.
-enum Status : int { kOk = 0, kOutOfMemory = 1, kTooManyPairs = 2, kBadArgument = 3 };
+enum Status : int { kOk = 0, kOutOfMemory = 1, kBadIndex = 2, kBadArgument = 3 };
 
 // Instruction sets, in rising order; `fourd_instruction_set` reports the one in use.
 enum InstructionSet : int { kPlain = 0, kAvx2 = 1, kAvx512 = 2 };
 int instruction_set();
 
-inline int max_threads(int asked) { return asked < 1 ? 1 : (asked > 256 ? 256 : asked); }
-
-inline int thread_index() {
-#if defined(_OPENMP)
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
+// Are all indices in 0..size-1? One unsigned comparison each, negative ones being huge.
+inline bool indices_fit(const int32_t* indices, int64_t count, int64_t size) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; i++) largest = largest > uint32_t(indices[i]) ? largest : uint32_t(indices[i]);
+  return count == 0 || int64_t(largest) < size;
 }
+
+inline int max_threads(int asked) { return asked < 1 ? 1 : (asked > 256 ? 256 : asked); }
 
 // A growing, 64-byte aligned buffer whose contents are NOT kept when it grows: scratch memory reused between calls.
 template <typename T>

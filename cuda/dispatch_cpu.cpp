@@ -43,11 +43,3 @@ FOURD_EXPORT const char* fourd_instruction_set() {
 
 // Use at most this set (0 plain, 1 avx2, 2 avx512): tests run every path of the binary on one machine.
 FOURD_EXPORT void fourd_limit_instruction_set(int limit) { fourd::g_limit = limit; }
-
-FOURD_EXPORT int fourd_has_openmp() {
-#if defined(_OPENMP)
-  return 1;
-#else
-  return 0;
-#endif
-}

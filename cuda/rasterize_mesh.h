@@ -9,7 +9,7 @@
 // plane need no clipping: with camera points p0, p1, p2 and the ray r = z (b0 p0 + b1 p1 + b2 p2)/z, b_i/z = n_i . r / det with
 // n_0 = p1 x p2 (cyclic) and det = p0 . n_0, valid for any signs of z.
 // Set-up is done in double, so barycentrics are good to 1e-6; triangles with |det| = 0 (edge-on) or non-finite corners are skipped.
-// Bits do not depend on the number of threads.
+// An index out of range gives kBadIndex and undefined outputs. Bits do not depend on the number of threads.
 #pragma once
 #include "common.h"
 

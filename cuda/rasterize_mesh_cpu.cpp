@@ -8,6 +8,8 @@
 #include <atomic>
 #include <cmath>
 
+#include "parallel.h"
+
 namespace fourd {
 namespace {
 
@@ -179,58 +181,42 @@ void list_bands(const Face* faces, int64_t count, int bands, Workspace* w) {
   start[0] = 0;
 }
 
-void run(const FourdRasterArgs& s, Workspace* w) {
+int run(const FourdRasterArgs& s, Workspace* w) {
+  std::atomic<bool> bad_index{false};
   const Camera cam = camera_of(s);
   double* points = w->camera_points.reserve(size_t(s.vertex_count) * 3 + 1);
   Face* faces = w->faces.reserve(size_t(s.face_count) + 1);
   const size_t pixels = size_t(s.width) * s.height;
   float* inverse_z = w->inverse_z.reserve(pixels);
   const int bands = (s.height + kBand - 1) / kBand;
-  std::atomic<bool> failed{false};
-
-#if defined(_OPENMP)
-#pragma omp parallel num_threads(max_threads(s.threads))
-#endif
-  {
-#if defined(_OPENMP)
-#pragma omp for schedule(static)
-#endif
-    for (int64_t v = 0; v < s.vertex_count; v++)
+  const int threads = max_threads(s.threads);
+  parallel_ranges(threads, s.vertex_count, 4096, [&](int64_t begin, int64_t end, int) {
+    for (int64_t v = begin; v < end; v++)
       for (int i = 0; i < 3; i++)
         points[3 * v + i] = cam.r[3 * i] * s.vertices[3 * v] + cam.r[3 * i + 1] * s.vertices[3 * v + 1] +
                             cam.r[3 * i + 2] * s.vertices[3 * v + 2] + cam.t[i];
-#if defined(_OPENMP)
-#pragma omp for schedule(static)
-#endif
-    for (int64_t f = 0; f < s.face_count; f++) set_face(s, cam, points, f, faces + f);
-#if defined(_OPENMP)
-#pragma omp single
-#endif
-    {
-      try {
-        list_bands(faces, s.face_count, bands, w);
-      } catch (const std::bad_alloc&) {
-        failed = true;
-      }
+  });
+  parallel_ranges(threads, s.face_count, 2048, [&](int64_t begin, int64_t end, int) {
+    if (!indices_fit(s.faces + 3 * begin, 3 * (end - begin), s.vertex_count)) {
+      bad_index = true;
+      return;
     }
-    if (!failed) {
-      const int32_t* start = w->band_start.data();
-      const int32_t* list = w->band_faces.data();
-#if defined(_OPENMP)
-#pragma omp for schedule(dynamic, 1)
-#endif
-      for (int band = 0; band < bands; band++) {
-        const int row0 = band * kBand, row1 = std::min(row0 + kBand, int(s.height)) - 1;
-        const size_t from = size_t(row0) * s.width, to = size_t(row1 + 1) * s.width;
-        std::fill(inverse_z + from, inverse_z + to, 0.0f);
-        std::fill(s.face_index + from, s.face_index + to, -1);
-        for (int32_t n = start[band]; n < start[band + 1]; n++) draw_face(s, faces[list[n]], list[n], row0, row1, inverse_z);
-        if (s.barycentrics || s.depth_z)
-          for (int row = row0; row <= row1; row++) write_row(s, faces, row);
-      }
-    }
-  }
-  if (failed) throw std::bad_alloc();
+    for (int64_t f = begin; f < end; f++) set_face(s, cam, points, f, faces + f);
+  });
+  if (bad_index) return kBadIndex;
+  list_bands(faces, s.face_count, bands, w);
+  const int32_t* start = w->band_start.data();
+  const int32_t* list = w->band_faces.data();
+  parallel_for(threads, bands, [&](int64_t band, int) {
+    const int row0 = int(band) * kBand, row1 = std::min(row0 + kBand, int(s.height)) - 1;
+    const size_t from = size_t(row0) * s.width, to = size_t(row1 + 1) * s.width;
+    std::fill(inverse_z + from, inverse_z + to, 0.0f);
+    std::fill(s.face_index + from, s.face_index + to, -1);
+    for (int32_t n = start[band]; n < start[band + 1]; n++) draw_face(s, faces[list[n]], list[n], row0, row1, inverse_z);
+    if (s.barycentrics || s.depth_z)
+      for (int row = row0; row <= row1; row++) write_row(s, faces, row);
+  });
+  return kOk;
 }
 
 }  // namespace
@@ -242,8 +228,7 @@ FOURD_EXPORT int fourd_rasterize_mesh(const FourdRasterArgs* args) {
     return fourd::kBadArgument;
   static thread_local fourd::Workspace workspace;
   try {
-    fourd::run(*args, &workspace);
-    return fourd::kOk;
+    return fourd::run(*args, &workspace);
   } catch (const std::bad_alloc&) {
     return fourd::kOutOfMemory;
   }

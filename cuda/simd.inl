@@ -18,48 +18,62 @@ FOURD_INLINE VF iota() {
   return r;
 }
 
-// A where the mask is set, else 0; masks are the all-ones / all-zeros integers that comparisons give.
-FOURD_INLINE VF keep(VI mask, VF a) { return (VF)(mask & (VI)a); }
-FOURD_INLINE VF select(VI mask, VF a, VF b) { return mask ? a : b; }
 FOURD_INLINE VF flip_negative(VF a) { return (VF)((VI)a | INT32_MIN); }  // -|a|
 FOURD_INLINE VF absolute(VF a) { return (VF)((VI)a & INT32_MAX); }
 
+// Masks (VM), one bit or one all-ones integer per lane: keep = a where set, else 0; select = a where set, else b.
 #if FOURD_X86 && FOURD_WIDTH == 16
+typedef __mmask16 VM;
+FOURD_INLINE VM less_equal(VF a, VF b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ); }
+FOURD_INLINE VM less(VF a, VF b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }
+FOURD_INLINE VF keep(VM mask, VF a) { return (VF)_mm512_maskz_mov_ps(mask, (__m512)a); }
+FOURD_INLINE VF select(VM mask, VF a, VF b) { return (VF)_mm512_mask_mov_ps((__m512)b, mask, (__m512)a); }
+FOURD_INLINE uint32_t bits(VM mask) { return mask; }
 FOURD_INLINE VF vmin(VF a, VF b) { return (VF)_mm512_min_ps((__m512)a, (__m512)b); }
 FOURD_INLINE VF vmax(VF a, VF b) { return (VF)_mm512_max_ps((__m512)a, (__m512)b); }
 FOURD_INLINE VF vsqrt(VF a) { return (VF)_mm512_sqrt_ps((__m512)a); }
-FOURD_INLINE uint32_t bits(VI mask) { return uint32_t(_mm512_movepi32_mask((__m512i)mask)); }
-#elif FOURD_X86 && FOURD_WIDTH == 8
+#else
+typedef VI VM;
+FOURD_INLINE VM less_equal(VF a, VF b) { return a <= b; }
+FOURD_INLINE VM less(VF a, VF b) { return a < b; }
+FOURD_INLINE VF keep(VM mask, VF a) { return (VF)(mask & (VI)a); }
+#if FOURD_X86 && FOURD_WIDTH == 8
+FOURD_INLINE VF select(VM mask, VF a, VF b) { return (VF)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)mask); }
+FOURD_INLINE uint32_t bits(VM mask) { return uint32_t(_mm256_movemask_ps((__m256)mask)); }
 FOURD_INLINE VF vmin(VF a, VF b) { return (VF)_mm256_min_ps((__m256)a, (__m256)b); }
 FOURD_INLINE VF vmax(VF a, VF b) { return (VF)_mm256_max_ps((__m256)a, (__m256)b); }
 FOURD_INLINE VF vsqrt(VF a) { return (VF)_mm256_sqrt_ps((__m256)a); }
-FOURD_INLINE uint32_t bits(VI mask) { return uint32_t(_mm256_movemask_ps((__m256)mask)); }
-#elif FOURD_X86 && FOURD_WIDTH == 4
+#else
+FOURD_INLINE VF select(VM mask, VF a, VF b) { return (VF)((mask & (VI)a) | (~mask & (VI)b)); }
+#if FOURD_X86
+FOURD_INLINE uint32_t bits(VM mask) { return uint32_t(_mm_movemask_ps((__m128)mask)); }
 FOURD_INLINE VF vmin(VF a, VF b) { return (VF)_mm_min_ps((__m128)a, (__m128)b); }
 FOURD_INLINE VF vmax(VF a, VF b) { return (VF)_mm_max_ps((__m128)a, (__m128)b); }
 FOURD_INLINE VF vsqrt(VF a) { return (VF)_mm_sqrt_ps((__m128)a); }
-FOURD_INLINE uint32_t bits(VI mask) { return uint32_t(_mm_movemask_ps((__m128)mask)); }
 #else
-FOURD_INLINE VF vmin(VF a, VF b) { return a < b ? a : b; }
-FOURD_INLINE VF vmax(VF a, VF b) { return a > b ? a : b; }
+FOURD_INLINE uint32_t bits(VM mask) {
+  uint32_t r = 0;
+  for (int i = 0; i < W; i++) r |= (mask[i] ? 1u : 0u) << i;
+  return r;
+}
+FOURD_INLINE VF vmin(VF a, VF b) { return select(a < b, a, b); }
+FOURD_INLINE VF vmax(VF a, VF b) { return select(a > b, a, b); }
 FOURD_INLINE VF vsqrt(VF a) {
   VF r;
   for (int i = 0; i < W; i++) r[i] = __builtin_sqrtf(a[i]);
   return r;
 }
-FOURD_INLINE uint32_t bits(VI mask) {
-  uint32_t r = 0;
-  for (int i = 0; i < W; i++) r |= (mask[i] ? 1u : 0u) << i;
-  return r;
-}
 #endif
+#endif
+#endif
+constexpr uint32_t kAllLanes = (1u << FOURD_WIDTH) - 1u;
 
 // Nearest integer for |x| < 2^22: adding 1.5 * 2^23 pushes the fraction out of the mantissa.
 constexpr float kRound = 12582912.0f;
 FOURD_INLINE VF vround(VF x) { return (x + kRound) - kRound; }
 FOURD_INLINE VF vfloor(VF x) {
   const VF r = vround(x);
-  return r - keep(r > x, broadcast(1.0f));
+  return r - keep(less(x, r), broadcast(1.0f));
 }
 FOURD_INLINE VF vceil(VF x) { return -vfloor(-x); }
 

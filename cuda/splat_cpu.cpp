@@ -1,20 +1,24 @@
 // Gaussian splatting on the CPU; contract in splat.h.
 //
-// One parallel region, two barriers: (1) project blocks of Gaussians with vector code and list the (tile, Gaussian) pairs, leaving
+// Three steps, each in parallel: (1) project blocks of Gaussians with vector code and list the (tile, Gaussian) pairs, leaving
 // out tiles that the exact ellipse alpha >= 1/255 does not touch; (2) counting-sort the pairs into tiles; (3) per tile: sort by depth
 // (in cache), blend front to back, write. Sorting per tile needs no global sort, and its keys (depth, index) are unique, so the
 // order in which threads found the pairs has no influence on a single bit.
 #include "splat.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
+
+#include "parallel.h"
 
 namespace fourd {
 namespace {
 
 constexpr int kTile = 16;
-constexpr int kBlock = 128;        // Gaussians transposed at a time
+constexpr int kSide = 4;                            // a tile is drawn in blocks of kSide x kSide pixels
+constexpr int kPixels = kSide * kSide;              // of a block
+constexpr int kBlocks = (kTile / kSide) * (kTile / kSide);
+constexpr int kBatch = 128;        // Gaussians transposed at a time
 constexpr int kChunk = 2048;       // Gaussians a thread takes at a time
 constexpr float kMaxAlpha = 0.999f;
 constexpr float kMinTransmittance = 1e-4f;
@@ -29,26 +33,31 @@ struct CameraConstants {
   bool antialiased;
 };
 
-struct ProjectBlock {
-  alignas(64) float in[10][kBlock];
-  alignas(64) float out[14][kBlock];
+struct ProjectBatch {
+  alignas(64) float in[10][kBatch];
+  alignas(64) float out[15][kBatch];
 };
 
 // One cache line per Gaussian. log2 alpha at offset (dx, dy) = a dx^2 + b dx dy + c dy^2 + log2_opacity; for a given dy it is
-// largest at dx = k dy.
+// largest at dx = k_x dy, for a given dx at dy = k_y dx.
 struct alignas(64) Projected {
-  float x, y, a, b, c, k, log2_opacity, z;
+  float x, y, a, b, c, k_x, k_y, log2_opacity, z;
   float color[3];
   uint32_t index;
-  float unused[4];
+  float unused[3];
 };
 
 struct TileBuffer {
-  float x, y;            // first pixel
-  float* transmittance;  // [kTile * kTile], negative = ended
-  float* depth;
-  float* color;          // [D, kTile * kTile]
+  float x, y;     // first pixel
+  float* state;   // per block: transmittance (negative = ended), depth, D colours, each for kPixels pixels
+  size_t stride;  // floats from block to block
 };
+
+// Pixels of a block and blocks of a tile, both row by row.
+alignas(64) constexpr float kPixelX[kPixels] = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
+alignas(64) constexpr float kPixelY[kPixels] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+alignas(64) constexpr float kBlockX[kBlocks] = {0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12};
+alignas(64) constexpr float kBlockY[kBlocks] = {0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12};
 
 #define FOURD_WIDTH 4
 namespace plain {
@@ -81,24 +90,26 @@ FOURD_END_TARGET
 #endif
 
 struct Kernels {
-  void (*project)(ProjectBlock*, const CameraConstants&, int);
-  void (*blend)(const Projected*, const uint64_t*, int64_t, TileBuffer*, const float*, int, bool);
+  void (*project)(ProjectBatch*, const CameraConstants&, int);
+  void (*blend)(const Projected*, const uint64_t*, int64_t, const TileBuffer&, const float*, int, bool);
+  void (*finish)(const float*, const float*, const float*, int32_t*);
 };
 
 Kernels kernels() {
 #if FOURD_X86
-  if (instruction_set() == kAvx512) return {avx512::project_block, avx512::blend};
-  if (instruction_set() == kAvx2) return {avx2::project_block, avx2::blend};
+  if (instruction_set() == kAvx512) return {avx512::project_batch, avx512::blend, avx512::finish};
+  if (instruction_set() == kAvx2) return {avx2::project_batch, avx2::blend, avx2::finish};
 #endif
-  return {plain::project_block, plain::blend};
+  return {plain::project_batch, plain::blend, plain::finish};
 }
 
 struct Pair {
-  uint32_t tile, index;
+  uint64_t key;  // depth bits, index: unique, and sorts as the depth does (z > 0)
+  uint32_t tile;
 };
 
 struct ThreadScratch {
-  ProjectBlock block;
+  ProjectBatch batch;
   Scratch<Pair> pairs;
   size_t pair_count;
   Scratch<int64_t> counts;  // per tile; after the prefix sum: where this thread writes next
@@ -147,17 +158,17 @@ CameraConstants camera_constants(const FourdSplatArgs& s) {
   return cam;
 }
 
-void transpose_in(const FourdSplatArgs& s, int64_t first, int n, ProjectBlock* block) {
+void transpose_in(const FourdSplatArgs& s, int64_t first, int n, ProjectBatch* batch) {
   const float* m = s.means + 3 * first;
   const float* c = s.covariances + 6 * first;
   const float* o = s.opacities + first;
   for (int i = 0; i < n; i++) {
-    for (int d = 0; d < 3; d++) block->in[d][i] = m[3 * i + d];
-    for (int d = 0; d < 6; d++) block->in[3 + d][i] = c[6 * i + d];
-    block->in[9][i] = o[i];
+    for (int d = 0; d < 3; d++) batch->in[d][i] = m[3 * i + d];
+    for (int d = 0; d < 6; d++) batch->in[3 + d][i] = c[6 * i + d];
+    batch->in[9][i] = o[i];
   }
   for (int i = n; i % 16 != 0; i++)  // the last vector may be partly empty
-    for (int d = 0; d < 10; d++) block->in[d][i] = 0.0f;
+    for (int d = 0; d < 10; d++) batch->in[d][i] = 0.0f;
 }
 
 // List the tiles that the ellipse touches. In each band of tile rows the part of the ellipse inside is convex, so it reaches
@@ -167,60 +178,60 @@ void list_tiles(const Projected& g, float rx, float ry, int col0, int col1, int 
   const size_t most = size_t(tx1 - tx0 + 1) * size_t(ty1 - ty0 + 1);
   Pair* out = t->pairs.grow(t->pair_count + most, t->pair_count) + t->pair_count;
   int64_t* counts = t->counts.data();
-  size_t added = 0;
-  if (most == 1) {
-    out[added++] = {uint32_t(ty0 * tiles_x + tx0), g.index};
-    counts[ty0 * tiles_x + tx0]++;
+  uint32_t depth_bits;
+  std::memcpy(&depth_bits, &g.z, sizeof(depth_bits));
+  const uint64_t key = (uint64_t(depth_bits) << 32) | g.index;
+  const auto emit = [&](int ty, int from, int to) {
+    for (int tile = ty * tiles_x + from; tile <= ty * tiles_x + to; tile++) {
+      *out++ = {key, uint32_t(tile)};
+      counts[tile]++;
+    }
+  };
+  if (tx0 == tx1 || ty0 == ty1) {  // one line of tiles: the extent is tight, so the ellipse reaches all of them
+    for (int ty = ty0; ty <= ty1; ty++) emit(ty, tx0, tx1);
   } else {
-    const float dy_right = -0.5f * g.b / g.c * rx;  // height of the rightmost point
-    const float inverse_2a = 0.5f / g.a;
-    const float room = g.log2_opacity + kLog2Of255;
+    const float dy_right = g.k_y * rx;  // height of the rightmost point; the leftmost lies opposite
+    const float inverse_2a = 0.5f / g.a, b2 = g.b * g.b - 4.0f * g.a * g.c;
+    const float four_a_room = 4.0f * g.a * (g.log2_opacity + kLog2Of255);
     for (int ty = ty0; ty <= ty1; ty++) {
       const float low = std::max(-ry, float(ty * kTile) + 0.5f - g.y);
       const float high = std::min(ry, float(ty * kTile + kTile - 1) + 0.5f - g.y);
-      if (low > high) continue;
-      const auto half_width = [&](float dy) {
-        const float inside = g.b * g.b * dy * dy - 4.0f * g.a * (g.c * dy * dy + room);
-        return -inverse_2a * std::sqrt(std::max(inside, 0.0f));
-      };
       const float at_right = std::min(std::max(dy_right, low), high), at_left = std::min(std::max(-dy_right, low), high);
-      const float right = at_right == dy_right ? rx : g.k * at_right + half_width(at_right);
-      const float left = at_left == -dy_right ? -rx : g.k * at_left - half_width(at_left);
-      // pixels, with a thousandth of slack for rounding
-      const float first = std::max(g.x + left - 0.501f, float(col0)), last = std::min(g.x + right - 0.499f, float(col1));
-      if (!(first <= last + 1.0f)) continue;
-      const int from = std::max(int(std::ceil(first)) / kTile, tx0), to = std::min(int(last) / kTile, tx1);
-      for (int tx = from; tx <= to; tx++) {
-        out[added++] = {uint32_t(ty * tiles_x + tx), g.index};
-        counts[ty * tiles_x + tx]++;
-      }
+      const float inside_right = b2 * at_right * at_right - four_a_room, inside_left = b2 * at_left * at_left - four_a_room;
+      const float right = g.k_x * at_right - inverse_2a * std::sqrt(std::max(inside_right, 0.0f));
+      const float left = g.k_x * at_left + inverse_2a * std::sqrt(std::max(inside_left, 0.0f));
+      // in pixels, with a hundredth of slack for rounding
+      const int from = int(std::max(g.x + left - 0.51f, float(tx0 * kTile))) / kTile;
+      const int to = int(std::min(g.x + right - 0.49f, float(col1))) / kTile;
+      emit(ty, from, to);
     }
   }
-  t->pair_count += added;
+  t->pair_count = size_t(out - t->pairs.data());
 }
 
 void project_chunk(const FourdSplatArgs& s, const CameraConstants& cam, const Kernels& k, int64_t begin, int64_t end, int tiles_x,
                    Projected* projected, ThreadScratch* t) {
-  ProjectBlock* block = &t->block;
-  for (int64_t first = begin; first < end; first += kBlock) {
-    const int n = int(std::min<int64_t>(kBlock, end - first));
-    transpose_in(s, first, n, block);
-    k.project(block, cam, n);
+  ProjectBatch* batch = &t->batch;
+  for (int64_t first = begin; first < end; first += kBatch) {
+    const int n = int(std::min<int64_t>(kBatch, end - first));
+    transpose_in(s, first, n, batch);
+    k.project(batch, cam, n);
     for (int i = 0; i < n; i++) {
-      const int col0 = int(block->out[10][i]), col1 = int(block->out[11][i]);
+      const int col0 = int(batch->out[10][i]), col1 = int(batch->out[11][i]);
       if (col0 > col1) continue;
       Projected& g = projected[first + i];
-      g.x = block->out[0][i];
-      g.y = block->out[1][i];
-      g.a = block->out[2][i];
-      g.b = block->out[3][i];
-      g.c = block->out[4][i];
-      g.k = block->out[5][i];
-      g.log2_opacity = block->out[6][i];
-      g.z = block->out[7][i];
+      g.x = batch->out[0][i];
+      g.y = batch->out[1][i];
+      g.a = batch->out[2][i];
+      g.b = batch->out[3][i];
+      g.c = batch->out[4][i];
+      g.k_x = batch->out[5][i];
+      g.k_y = batch->out[14][i];
+      g.log2_opacity = batch->out[6][i];
+      g.z = batch->out[7][i];
       g.index = uint32_t(first + i);
       if (s.channels == 3) std::memcpy(g.color, s.colors + 3 * (first + i), sizeof(g.color));
-      list_tiles(g, block->out[8][i], block->out[9][i], col0, col1, int(block->out[12][i]), int(block->out[13][i]), tiles_x, t);
+      list_tiles(g, batch->out[8][i], batch->out[9][i], col0, col1, int(batch->out[12][i]), int(batch->out[13][i]), tiles_x, t);
     }
   }
 }
@@ -245,13 +256,15 @@ void sort_keys(uint64_t* keys, int64_t n, Scratch<uint64_t>* scratch) {
     high = std::max(high, d);
   }
   const uint32_t range = high - low;
-  const int digit = n < 2048 ? 8 : 11;
+  int width = 0;  // bits of the range, in as few passes as counters of a sensible number allow
+  while (width < 32 && (range >> width) != 0) width++;
+  const int most = n < 1024 ? 9 : 11, passes = std::max(1, (width + most - 1) / most), digit = (width + passes - 1) / passes;
   const uint32_t radix = 1u << digit;
   uint64_t* other = scratch->reserve(size_t(n));
   uint64_t* from = keys;
   uint64_t* to = other;
   uint32_t counts[2048];
-  for (int shift = 0; shift < 32 && (range >> shift) != 0; shift += digit) {
+  for (int shift = 0; shift < width; shift += digit) {
     std::memset(counts, 0, radix * sizeof(uint32_t));
     for (int64_t i = 0; i < n; i++) counts[((uint32_t(from[i] >> 32) - low) >> shift) & (radix - 1)]++;
     uint32_t sum = 0;
@@ -275,67 +288,79 @@ void sort_keys(uint64_t* keys, int64_t n, Scratch<uint64_t>* scratch) {
   }
 }
 
-inline uint8_t to_u8(float x) { return uint8_t(std::min(std::max(x, 0.0f), 1.0f) * 255.0f + 0.5f); }
+// One row of a tile, read out of its blocks; plane 0 is the transmittance, 1 the depth, 2.. the colours.
+void gather_row(const TileBuffer& tile, int plane, int row, float* out) {
+  const float* from = tile.state + size_t(row / kSide) * (kTile / kSide) * tile.stride + size_t(plane) * kPixels + (row % kSide) * kSide;
+  for (int i = 0; i < kTile / kSide; i++) std::memcpy(out + i * kSide, from + i * tile.stride, kSide * sizeof(float));
+}
 
-void write_u8(const FourdSplatArgs& s, const TileBuffer& tile, int x0, int y0, int cols, int rows) {
-  const float scale = 1.0f / 255.0f;
-  for (int r = 0; r < rows; r++) {
-    const size_t at = (size_t(y0 + r) * s.width + x0) * 3;
-    uint8_t* out = s.image_u8 + at;
-    const float* t = tile.transmittance + r * kTile;
-    for (int d = 0; d < 3; d++) {
-      const float* c = tile.color + d * kTile * kTile + r * kTile;
-      const float flat = s.background ? s.background[d] : 0.0f;
-      if (s.background_u8) {
-        const uint8_t* b = s.background_u8 + at;
-        for (int i = 0; i < cols; i++) out[3 * i + d] = to_u8(c[i] + std::fabs(t[i]) * (float(b[3 * i + d]) * scale));
-      } else {
-        for (int i = 0; i < cols; i++) out[3 * i + d] = to_u8(c[i] + std::fabs(t[i]) * flat);
-      }
+void write_row_u8(const FourdSplatArgs& s, const Kernels& k, const TileBuffer& tile, int row, size_t at, int cols) {
+  alignas(64) float t[kTile], color[kTile], back[kTile];
+  alignas(64) int32_t level[kTile];
+  uint8_t* out = s.image_u8 + at * 3;
+  gather_row(tile, 0, row, t);
+  for (int d = 0; d < 3; d++) {
+    gather_row(tile, 2 + d, row, color);
+    if (s.background_u8) {
+      const uint8_t* b = s.background_u8 + at * 3 + d;
+      for (int i = 0; i < kTile; i++) back[i] = float(b[3 * std::min(i, cols - 1)]) * (1.0f / 255.0f);
+    } else {
+      std::fill(back, back + kTile, s.background ? s.background[d] : 0.0f);
     }
+    k.finish(color, t, back, level);
+    for (int i = 0; i < cols; i++) out[3 * i + d] = uint8_t(level[i]);
   }
 }
 
-void write_tile(const FourdSplatArgs& s, const TileBuffer& tile, int x0, int y0) {
+void write_tile(const FourdSplatArgs& s, const Kernels& k, const TileBuffer& tile, int x0, int y0) {
   const int cols = std::min(kTile, s.width - x0), rows = std::min(kTile, s.height - y0);
+  alignas(64) float t[kTile], value[kTile];
   for (int r = 0; r < rows; r++) {
     const size_t at = size_t(y0 + r) * s.width + x0;
-    const float* t = tile.transmittance + r * kTile;
+    gather_row(tile, 0, r, t);
+    for (int i = 0; i < kTile; i++) t[i] = std::fabs(t[i]);
     if (s.image) {
       for (int d = 0; d < s.channels; d++) {
-        const float* c = tile.color + size_t(d) * kTile * kTile + r * kTile;
+        gather_row(tile, 2 + d, r, value);
         const float back = s.background ? s.background[d] : 0.0f;
         float* out = s.image + at * s.channels + d;
-        for (int i = 0; i < cols; i++) out[size_t(i) * s.channels] = c[i] + std::fabs(t[i]) * back;
+        for (int i = 0; i < cols; i++) out[size_t(i) * s.channels] = value[i] + t[i] * back;
       }
     }
     if (s.alpha)
-      for (int i = 0; i < cols; i++) s.alpha[at + i] = 1.0f - std::fabs(t[i]);
+      for (int i = 0; i < cols; i++) s.alpha[at + i] = 1.0f - t[i];
     if (s.depth_z) {
-      const float* z = tile.depth + r * kTile;
-      for (int i = 0; i < cols; i++) {
-        const float seen = 1.0f - std::fabs(t[i]);
-        s.depth_z[at + i] = seen > 0.0f ? z[i] / seen : 0.0f;
-      }
+      gather_row(tile, 1, r, value);
+      for (int i = 0; i < cols; i++) s.depth_z[at + i] = t[i] < 1.0f ? value[i] / (1.0f - t[i]) : 0.0f;
     }
+    if (s.image_u8) write_row_u8(s, k, tile, r, at, cols);
   }
-  if (s.image_u8) write_u8(s, tile, x0, y0, cols, rows);
 }
 
 void draw_tile(const FourdSplatArgs& s, const Kernels& k, const Projected* projected, uint64_t* order, int64_t count, int x0, int y0,
                ThreadScratch* t) {
-  constexpr int kPixels = kTile * kTile;
-  float* memory = t->tile.reserve(size_t(kPixels) * (2 + s.channels));
-  TileBuffer tile{float(x0), float(y0), memory, memory + kPixels, memory + 2 * kPixels};
-  std::memset(tile.depth, 0, size_t(kPixels) * (1 + s.channels) * sizeof(float));
+  const size_t stride = size_t(kPixels) * (2 + s.channels);
+  const TileBuffer tile{float(x0), float(y0), t->tile.reserve(kBlocks * stride), stride};
   const int cols = std::min(kTile, s.width - x0), rows = std::min(kTile, s.height - y0);
-  for (int r = 0; r < kTile; r++)  // pixels beyond the picture have ended from the start
-    for (int c = 0; c < kTile; c++) tile.transmittance[r * kTile + c] = (r < rows && c < cols) ? 1.0f : -1.0f;
+  if (count == 0 && s.image_u8 && s.background_u8 && !s.image && !s.alpha && !s.depth_z) {
+    for (int r = 0; r < rows; r++) {
+      const size_t at = (size_t(y0 + r) * s.width + x0) * 3;
+      std::memcpy(s.image_u8 + at, s.background_u8 + at, size_t(cols) * 3);
+    }
+    return;
+  }
+  std::memset(tile.state, 0, kBlocks * stride * sizeof(float));
+  for (int block = 0; block < kBlocks; block++) {
+    for (int p = 0; p < kPixels; p++) {  // pixels beyond the picture have ended from the start
+      const int col = int(kBlockX[block] + kPixelX[p]), row = int(kBlockY[block] + kPixelY[p]);
+      tile.state[block * stride + p] = (row < rows && col < cols) ? 1.0f : -1.0f;
+    }
+  }
   if (count > 0) {
     sort_keys(order, count, &t->sort);
-    k.blend(projected, order, count, &tile, s.colors, s.channels, s.depth_z != nullptr);
+    k.blend(projected, order, count, tile, s.colors, s.channels, s.depth_z != nullptr);
   }
-  write_tile(s, tile, x0, y0);
+  write_tile(s, k, tile, x0, y0);
 }
 
 // After the prefix sum, counts[thread][tile] says where that thread's pairs of that tile go.
@@ -354,7 +379,7 @@ int64_t prefix_sum(Workspace* w, int threads, int64_t tiles) {
   return sum;
 }
 
-int run(const FourdSplatArgs& s, Workspace* w) {
+void run(const FourdSplatArgs& s, Workspace* w) {
   const CameraConstants cam = camera_constants(s);
   const Kernels k = kernels();
   const int tiles_x = (s.width + kTile - 1) / kTile, tiles_y = (s.height + kTile - 1) / kTile;
@@ -367,56 +392,21 @@ int run(const FourdSplatArgs& s, Workspace* w) {
     w->threads[t].pair_count = 0;
     std::memset(w->threads[t].counts.reserve(size_t(tiles)), 0, size_t(tiles) * sizeof(int64_t));
   }
-  std::atomic<int> status{kOk};
-  std::atomic<int64_t> next_chunk{0}, next_tile{0};
-
-#if defined(_OPENMP)
-#pragma omp parallel num_threads(asked)
-#endif
-  {
-    ThreadScratch* mine = &w->threads[thread_index()];
-    try {
-      for (int64_t begin; (begin = next_chunk.fetch_add(kChunk)) < s.count;)
-        project_chunk(s, cam, k, begin, std::min<int64_t>(begin + kChunk, s.count), tiles_x, projected, mine);
-    } catch (const std::bad_alloc&) {
-      status = kOutOfMemory;
-    }
-#if defined(_OPENMP)
-#pragma omp barrier
-#pragma omp single
-#endif
-    {
-      try {
-        w->order.reserve(size_t(prefix_sum(w, asked, tiles)) + 1);
-      } catch (const std::bad_alloc&) {
-        status = kOutOfMemory;
-      }
-    }
-    if (status == kOk) {
-      uint64_t* order = w->order.data();
-      int64_t* next = mine->counts.data();
-      const Pair* pairs = mine->pairs.data();
-      for (size_t p = 0; p < mine->pair_count; p++) {
-        uint32_t depth_bits;
-        std::memcpy(&depth_bits, &projected[pairs[p].index].z, sizeof(depth_bits));  // z > 0: its bits sort as it does
-        order[next[pairs[p].tile]++] = (uint64_t(depth_bits) << 32) | pairs[p].index;
-      }
-    }
-#if defined(_OPENMP)
-#pragma omp barrier
-#endif
-    if (status == kOk) {
-      try {
-        const int64_t* starts = w->starts.data();
-        for (int64_t tile; (tile = next_tile.fetch_add(1)) < tiles;)
-          draw_tile(s, k, projected, w->order.data() + starts[tile], starts[tile + 1] - starts[tile], int(tile % tiles_x) * kTile,
-                    int(tile / tiles_x) * kTile, mine);
-      } catch (const std::bad_alloc&) {
-        status = kOutOfMemory;
-      }
-    }
-  }
-  return status;
+  parallel_ranges(asked, s.count, kChunk, [&](int64_t begin, int64_t end, int worker) {
+    project_chunk(s, cam, k, begin, end, tiles_x, projected, &w->threads[worker]);
+  });
+  uint64_t* order = w->order.reserve(size_t(prefix_sum(w, asked, tiles)) + 1);
+  parallel_for(asked, asked, [&](int64_t list, int) {
+    ThreadScratch& from = w->threads[list];
+    int64_t* next = from.counts.data();
+    const Pair* pairs = from.pairs.data();
+    for (size_t p = 0; p < from.pair_count; p++) order[next[pairs[p].tile]++] = pairs[p].key;
+  });
+  const int64_t* starts = w->starts.data();
+  parallel_for(asked, tiles, [&](int64_t tile, int worker) {
+    draw_tile(s, k, projected, order + starts[tile], starts[tile + 1] - starts[tile], int(tile % tiles_x) * kTile,
+              int(tile / tiles_x) * kTile, &w->threads[worker]);
+  });
 }
 
 }  // namespace
@@ -428,7 +418,8 @@ FOURD_EXPORT int fourd_splat_forward(const FourdSplatArgs* args) {
     return fourd::kBadArgument;
   static thread_local fourd::Workspace workspace;
   try {
-    return fourd::run(*args, &workspace);
+    fourd::run(*args, &workspace);
+    return fourd::kOk;
   } catch (const std::bad_alloc&) {
     return fourd::kOutOfMemory;
   }

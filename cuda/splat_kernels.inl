@@ -1,9 +1,9 @@
 // The two hot loops of splat_cpu.cpp for one instruction set (see simd.inl for how this file is included).
 
-// Project `n` <= kBlock Gaussians, already transposed into block->in, to block->out (screen position, conic, extent).
+// Project `n` <= kBatch Gaussians, already transposed into batch->in, to batch->out (screen position, conic, extent).
 // A lane that must be skipped gets first_col > last_col.
-FOURD_INLINE void project_lanes(ProjectBlock* block, const CameraConstants& cam, int i) {
-  const VF mx = load(block->in[0] + i), my = load(block->in[1] + i), mz = load(block->in[2] + i);
+FOURD_INLINE void project_lanes(ProjectBatch* batch, const CameraConstants& cam, int i) {
+  const VF mx = load(batch->in[0] + i), my = load(batch->in[1] + i), mz = load(batch->in[2] + i);
   const VF z = cam.r[6] * mx + cam.r[7] * my + cam.r[8] * mz + cam.t[2];
   const VF inverse_z = 1.0f / z;
   const VF u = (cam.r[0] * mx + cam.r[1] * my + cam.r[2] * mz + cam.t[0]) * inverse_z;
@@ -14,8 +14,8 @@ FOURD_INLINE void project_lanes(ProjectBlock* block, const CameraConstants& cam,
   const VF fu = cam.fx * inverse_z, fv = cam.fy * inverse_z;
   const VF a0 = fu * (cam.r[0] - uc * cam.r[6]), a1 = fu * (cam.r[1] - uc * cam.r[7]), a2 = fu * (cam.r[2] - uc * cam.r[8]);
   const VF b0 = fv * (cam.r[3] - vc * cam.r[6]), b1 = fv * (cam.r[4] - vc * cam.r[7]), b2 = fv * (cam.r[5] - vc * cam.r[8]);
-  const VF xx = load(block->in[3] + i), xy = load(block->in[4] + i), xz = load(block->in[5] + i);
-  const VF yy = load(block->in[6] + i), yz = load(block->in[7] + i), zz = load(block->in[8] + i);
+  const VF xx = load(batch->in[3] + i), xy = load(batch->in[4] + i), xz = load(batch->in[5] + i);
+  const VF yy = load(batch->in[6] + i), yz = load(batch->in[7] + i), zz = load(batch->in[8] + i);
   const VF ca0 = xx * a0 + xy * a1 + xz * a2, ca1 = xy * a0 + yy * a1 + yz * a2, ca2 = xz * a0 + yz * a1 + zz * a2;
   const VF cb0 = xx * b0 + xy * b1 + xz * b2, cb1 = xy * b0 + yy * b1 + yz * b2, cb2 = xz * b0 + yz * b1 + zz * b2;
   const VF p00 = a0 * ca0 + a1 * ca1 + a2 * ca2;
@@ -23,7 +23,7 @@ FOURD_INLINE void project_lanes(ProjectBlock* block, const CameraConstants& cam,
   const VF p11 = b0 * cb0 + b1 * cb1 + b2 * cb2;
   const VF s00 = p00 + cam.eps2d, s11 = p11 + cam.eps2d;
   const VF det = s00 * s11 - s01 * s01;
-  VF opacity = load(block->in[9] + i);
+  VF opacity = load(batch->in[9] + i);
   if (cam.antialiased) opacity *= vsqrt(vmax((p00 * p11 - s01 * s01) / det, broadcast(0.0f)));
 
   const VF log2_opacity = vlog2(vmax(opacity, broadcast(1e-30f)));
@@ -43,101 +43,118 @@ FOURD_INLINE void project_lanes(ProjectBlock* block, const CameraConstants& cam,
   const VF b = (2.0f * kHalfLog2E) * (s01 * inverse_det);
   const VF c = -kHalfLog2E * (s00 * inverse_det);
   const VF large = broadcast(1e30f);
-  // written so that a NaN anywhere makes the lane invisible
-  const VI visible = (z >= cam.near_z) & (det > zero) & (room >= zero) & (absolute(x) < large) & (absolute(y) < large) &
-                     (absolute(a) < large) & (absolute(c) < large) & (rx < large) & (ry < large) &
-                     (opacity < large) & (first_col <= last_col) & (first_row <= last_row);
-  store(block->out[0] + i, x);
-  store(block->out[1] + i, y);
-  store(block->out[2] + i, a);
-  store(block->out[3] + i, b);
-  store(block->out[4] + i, c);
-  store(block->out[5] + i, -0.5f * b / a);
-  store(block->out[6] + i, log2_opacity);
-  store(block->out[7] + i, z);
-  store(block->out[8] + i, rx);
-  store(block->out[9] + i, ry);
-  store(block->out[10] + i, select(visible, first_col, broadcast(1.0f)));
-  store(block->out[11] + i, select(visible, last_col, zero));
-  store(block->out[12] + i, first_row);
-  store(block->out[13] + i, last_row);
+  // each test is written so that a NaN fails it
+  const VM visible = less_equal(broadcast(cam.near_z), z) & less(zero, det) & less_equal(zero, room) & less(absolute(x), large) &
+                     less(absolute(y), large) & less(absolute(a), large) & less(absolute(c), large) & less(rx, large) &
+                     less(ry, large) & less(opacity, large) & less_equal(first_col, last_col) & less_equal(first_row, last_row);
+  store(batch->out[0] + i, x);
+  store(batch->out[1] + i, y);
+  store(batch->out[2] + i, a);
+  store(batch->out[3] + i, b);
+  store(batch->out[4] + i, c);
+  store(batch->out[5] + i, -0.5f * b / a);
+  store(batch->out[14] + i, -0.5f * b / c);
+  store(batch->out[6] + i, log2_opacity);
+  store(batch->out[7] + i, z);
+  store(batch->out[8] + i, rx);
+  store(batch->out[9] + i, ry);
+  store(batch->out[10] + i, select(visible, first_col, broadcast(1.0f)));
+  store(batch->out[11] + i, select(visible, last_col, zero));
+  store(batch->out[12] + i, first_row);
+  store(batch->out[13] + i, last_row);
 }
 
-static void project_block(ProjectBlock* block, const CameraConstants& cam, int n) {
-  for (int i = 0; i < n; i += W) project_lanes(block, cam, i);
+static void project_batch(ProjectBatch* batch, const CameraConstants& cam, int n) {
+  for (int i = 0; i < n; i += W) project_lanes(batch, cam, i);
 }
 
-// Which rows of a tile does the Gaussian reach within one column of W pixels? The exponent along a row is a parabola in x: its
-// largest value there is at the top, moved into the column. Bit r of the result stands for row r.
-FOURD_INLINE uint32_t rows_reached(const Projected& g, float dx_first, float dy_first) {
-  uint32_t rows = 0;
-  for (int r = 0; r < kTile; r += W) {
-    const VF dy = iota() + (dy_first + float(r));
-    const VF dx = vmin(vmax(g.k * dy, broadcast(dx_first)), broadcast(dx_first + float(W - 1)));
-    const VF exponent = dx * (g.a * dx + g.b * dy) + (g.c * dy * dy + g.log2_opacity);
-    rows |= bits(exponent >= -kLog2Of255) << r;
+// Which of the 4 x 4 blocks of a tile does the Gaussian reach? The exponent is a concave parabola, so its largest value over a
+// block lies on an edge that faces the centre (or is the centre): the better of the best point on the nearest vertical line and
+// the best point on the nearest horizontal line. Bit 4 * row + column stands for a block.
+FOURD_INLINE uint32_t blocks_reached(const Projected& g, float dx_tile, float dy_tile) {
+  uint32_t reached = 0;
+  const VF zero = VF{}, threshold = broadcast(-kLog2Of255);
+  for (int i = 0; i < kBlocks; i += W) {
+    const VF left = load(kBlockX + i) + dx_tile, top = load(kBlockY + i) + dy_tile;
+    const VF right = left + float(kSide - 1), bottom = top + float(kSide - 1);
+    const VF near_x = vmin(vmax(zero, left), right), near_y = vmin(vmax(zero, top), bottom);
+    const VF best_y = vmin(vmax(g.k_y * near_x, top), bottom), best_x = vmin(vmax(g.k_x * near_y, left), right);
+    const VF on_vertical = near_x * (g.a * near_x + g.b * best_y) + (g.c * best_y * best_y + g.log2_opacity);
+    const VF on_horizontal = best_x * (g.a * best_x + g.b * near_y) + (g.c * near_y * near_y + g.log2_opacity);
+    reached |= bits(less_equal(threshold, vmax(on_vertical, on_horizontal))) << i;
   }
-  return rows;
+  return reached;
 }
 
-// Blend the Gaussians of one tile, front to back. A pixel's transmittance turns negative (same size) when it has ended.
+// Blend the Gaussians of one tile, front to back. The state of a tile is kept block by block: transmittance, depth, colours, each
+// for the 16 pixels of the block. A pixel's transmittance turns negative (same size) when it has ended.
 // D = 3 keeps the colours in the record; D = 0 means `channels` many, read from `colors` [N, channels].
 template <int D, bool WithDepth>
-FOURD_INLINE void blend_tile(const Projected* gaussians, const uint64_t* order, int64_t count, TileBuffer* tile, const float* colors,
-                             int channels) {
-  constexpr int kColumns = kTile / W;
-  uint32_t alive[kColumns];
-  for (int s = 0; s < kColumns; s++) {
-    alive[s] = 0;
-    for (int r = 0; r < kTile; r++) alive[s] |= (bits(load(tile->transmittance + r * kTile + s * W) > 0.0f) ? 1u : 0u) << r;
-  }
+FOURD_INLINE void blend_tile(const Projected* gaussians, const uint64_t* order, int64_t count, const TileBuffer& tile,
+                             const float* colors, int channels) {
+  float* const state = tile.state;
+  const size_t stride = tile.stride;
+  const float tile_x = tile.x + 0.5f, tile_y = tile.y + 0.5f;
+  const VF threshold = broadcast(-kLog2Of255);
+  uint32_t alive = 0;
+  for (int k = 0; k < kBlocks; k++)
+    for (int s = 0; s < kPixels; s += W)
+      if (bits(less(VF{}, load(state + k * stride + s)))) alive |= 1u << k;
   for (int64_t n = 0; n < count; n++) {
-    if (n + 6 < count) __builtin_prefetch(gaussians + uint32_t(order[n + 6]));
+    if (n + 8 < count) __builtin_prefetch(gaussians + uint32_t(order[n + 8]));
     const Projected& g = gaussians[uint32_t(order[n])];
-    const float dx_tile = tile->x + 0.5f - g.x, dy_tile = tile->y + 0.5f - g.y;
-    uint32_t any_alive = 0;
-    for (int s = 0; s < kColumns; s++) {
-      const float dx_first = dx_tile + float(s * W);
-      uint32_t rows = alive[s] ? (rows_reached(g, dx_first, dy_tile) & alive[s]) : 0u;
-      const VF dx = iota() + dx_first;
-      const VF e0 = g.a * dx * dx + g.log2_opacity;
-      const VF e1 = g.b * dx;
-      while (rows) {
-        const int r = __builtin_ctz(rows);
-        rows &= rows - 1;
-        const float dy = dy_tile + float(r);
-        const VF exponent = e0 + dy * (e1 + g.c * dy);
-        const VF alpha = keep(exponent >= -kLog2Of255, vmin(vexp2(exponent), broadcast(kMaxAlpha)));
-        const int at = r * kTile + s * W;
-        const VF before = load(tile->transmittance + at);
+    const float dx_tile = tile_x - g.x, dy_tile = tile_y - g.y;
+    uint32_t blocks = blocks_reached(g, dx_tile, dy_tile) & alive;
+    const VF a = broadcast(g.a), b = broadcast(g.b), c = broadcast(g.c), log2_opacity = broadcast(g.log2_opacity);
+    while (blocks) {
+      const int k = __builtin_ctz(blocks);
+      blocks &= blocks - 1;
+      float* const block = state + k * stride;
+      const float dx_block = dx_tile + kBlockX[k], dy_block = dy_tile + kBlockY[k];
+      bool all_ended = true;
+      for (int s = 0; s < kPixels; s += W) {
+        const VF dx = load(kPixelX + s) + dx_block, dy = load(kPixelY + s) + dy_block;
+        const VF exponent = dx * (a * dx + b * dy) + (c * dy * dy + log2_opacity);
+        const VF alpha = keep(less_equal(threshold, exponent), vmin(vexp2(exponent), broadcast(kMaxAlpha)));
+        const VF before = load(block + s);
         const VF after = before - before * alpha;
-        const VI ended = after <= kMinTransmittance;
-        const VF weight = keep(~ended, before * alpha);
-        store(tile->transmittance + at, select(ended, flip_negative(before), after));
-        if (WithDepth) store(tile->depth + at, load(tile->depth + at) + weight * g.z);
+        const VM goes_on = less(broadcast(kMinTransmittance), after);
+        const VF weight = keep(goes_on, before * alpha);
+        store(block + s, select(goes_on, after, flip_negative(before)));
+        if (WithDepth) store(block + kPixels + s, load(block + kPixels + s) + weight * g.z);
+        float* const color = block + 2 * kPixels + s;
         if (D == 3) {
-          store(tile->color + at, load(tile->color + at) + weight * g.color[0]);
-          store(tile->color + kTile * kTile + at, load(tile->color + kTile * kTile + at) + weight * g.color[1]);
-          store(tile->color + 2 * kTile * kTile + at, load(tile->color + 2 * kTile * kTile + at) + weight * g.color[2]);
+          for (int d = 0; d < 3; d++) store(color + d * kPixels, load(color + d * kPixels) + weight * g.color[d]);
         } else {
-          const float* c = colors + size_t(g.index) * channels;
-          for (int d = 0; d < channels; d++) {
-            float* p = tile->color + size_t(d) * kTile * kTile + at;
-            store(p, load(p) + weight * c[d]);
-          }
+          const float* const c_in = colors + size_t(g.index) * channels;
+          for (int d = 0; d < channels; d++) store(color + d * kPixels, load(color + d * kPixels) + weight * c_in[d]);
         }
-        if (bits(ended) == ((1ull << W) - 1)) alive[s] &= ~(1u << r);
+        all_ended = all_ended && bits(goes_on) == 0;
       }
-      any_alive |= alive[s];
+      if (all_ended) alive &= ~(1u << k);
     }
-    if (!any_alive) break;
+    if (!alive) break;
   }
 }
 
-static void blend(const Projected* gaussians, const uint64_t* order, int64_t count, TileBuffer* tile, const float* colors,
+static void blend(const Projected* gaussians, const uint64_t* order, int64_t count, const TileBuffer& tile, const float* colors,
                   int channels, bool with_depth) {
   if (channels == 3 && with_depth) blend_tile<3, true>(gaussians, order, count, tile, colors, channels);
   else if (channels == 3) blend_tile<3, false>(gaussians, order, count, tile, colors, channels);
   else if (with_depth) blend_tile<0, true>(gaussians, order, count, tile, colors, channels);
   else blend_tile<0, false>(gaussians, order, count, tile, colors, channels);
+}
+
+// One row of kTile pixels of one channel over a background, as integers 0..255 (rounded, clamped).
+FOURD_INLINE void finish_row(const float* color, const float* transmittance, const float* background, int32_t* out) {
+  for (int i = 0; i < kTile; i += W) {
+    const VF x = load(color + i) + absolute(load(transmittance + i)) * load(background + i);
+    const VF level = vmin(vmax(x, VF{}), broadcast(1.0f)) * 255.0f + 0.5f;
+    const VI whole = __builtin_convertvector(level, VI);
+    __builtin_memcpy(out + i, &whole, sizeof(whole));
+  }
+}
+
+static void finish(const float* color, const float* transmittance, const float* background, int32_t* out) {
+  finish_row(color, transmittance, background, out);
 }

@@ -12,12 +12,22 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCES = ("dispatch_cpu.cpp", "splat_cpu.cpp", "bind_gaussians_cpu.cpp", "rasterize_mesh_cpu.cpp")
+SOURCES = ("dispatch_cpu.cpp", "parallel_cpu.cpp", "splat_cpu.cpp", "bind_gaussians_cpu.cpp", "rasterize_mesh_cpu.cpp")
 LIBRARY_NAME = "libfourd_cpu.so"
 
-# No -march: the vector paths carry their own instruction set and are chosen at run time. libstdc++ goes in statically so that a
-# library built on a new system loads on an older one; libgomp does not, because torch brings the one that the process must share.
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno")
+# No -march: the vector paths carry their own instruction set and are chosen at run time. libstdc++ goes in
+# statically, so that a library built on a new system loads on an older one; compilers without a static one get a
+# second try.
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-fvisibility=hidden",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+)
 STATIC_RUNTIME = ("-static-libstdc++", "-static-libgcc")
 
 
@@ -46,10 +56,7 @@ def find_compiler() -> str | None:
 
 
 def build_library(output: Path, directory: Path, extra_flags: tuple[str, ...] = ()) -> None:
-    """Compile the sources in `directory` to the shared library `output` (atomically); raises BuildError.
-
-    Falls back to a build without OpenMP (one thread), as Apple's clang has none.
-    """
+    """Compile the sources in `directory` to the shared library `output` (atomically); raises BuildError."""
     compiler = find_compiler()
     if compiler is None:
         raise BuildError("no C++ compiler was found (c++, g++ or clang++; set CXX to name one)")
@@ -59,7 +66,7 @@ def build_library(output: Path, directory: Path, extra_flags: tuple[str, ...] = 
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".build-") as folder:
         built = Path(folder) / output.name
-        for choice in (("-fopenmp", *STATIC_RUNTIME), ("-fopenmp",), ()):
+        for choice in (STATIC_RUNTIME, ()):
             command = [compiler, *FLAGS, *choice, *extra_flags, define, "-o", str(built), *sources]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)

@@ -1,8 +1,8 @@
 """Find, load and describe the native CPU library; shape checks and pointers for the ops.
 
-The library is plain C over raw pointers, so it knows nothing of torch or Python. It is looked for beside this file (built by
-setup.py), then in the user's cache, where it is built on first use if a compiler is there. Without it every op runs on its torch
-reference. FOURD_NATIVE=0 switches it off.
+The library is plain C over raw pointers, so it knows nothing of torch or Python. It is looked for beside this file
+(built by setup.py), then in the user's cache, where it is built on first use if a compiler is there. Without it
+every op runs on its torch reference. FOURD_NATIVE=0 switches it off.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import torch  # also loads torch's libgomp first, so that our library shares its thread pool
+import torch
 
 from fourdface.ops._build import LIBRARY_NAME, BuildError, build_library, source_hash
 
 logger = logging.getLogger(__name__)
 
+BAD_INDEX = 2
 _STATUS_TEXT = {
     1: "out of memory",
-    2: "too many Gaussian-tile pairs",
+    BAD_INDEX: "an index is out of range",
     3: "an argument is out of range",
 }
 
@@ -55,14 +56,13 @@ def require_library() -> ctypes.CDLL:
 
 
 def status() -> dict[str, object]:
-    """Say what is used and why, for `fourd doctor`: built, path, instruction_set, openmp, threads, reason."""
+    """Say what is used and why, for `fourd doctor`: built, path, instruction_set, threads, reason."""
     loaded = _load()
     lib = loaded.library
     return {
         "built": lib is not None,
         "path": str(loaded.path) if loaded.path else None,
         "instruction_set": lib.fourd_instruction_set().decode() if lib else None,
-        "openmp": bool(lib.fourd_has_openmp()) if lib else False,
         "threads": thread_count() if lib else 0,
         "reason": loaded.reason,
     }
@@ -149,7 +149,7 @@ def check_status(code: int, op: str) -> None:
 
 
 def check_shape(name: str, tensor: torch.Tensor, shape: tuple[int | str, ...]) -> None:
-    """Raise ValueError unless `tensor` has `shape`; strings stand for free sizes: "means must be [N, 3], got [N, 4]"."""
+    """Raise ValueError unless `tensor` has `shape`; strings stand for free sizes ("means must be [N, 3]")."""
     fits = tensor.dim() == len(shape) and all(
         isinstance(want, str) or want == have for want, have in zip(shape, tensor.shape, strict=True)
     )
@@ -158,6 +158,18 @@ def check_shape(name: str, tensor: torch.Tensor, shape: tuple[int | str, ...]) -
     wanted = ", ".join(str(s) for s in shape)
     got = ", ".join(str(s) for s in tensor.shape)
     raise ValueError(f"{name} must be [{wanted}], got [{got}]")
+
+
+def check_camera(world_to_camera: torch.Tensor, intrinsics: torch.Tensor, width: int, height: int, near: float) -> None:
+    """Raise ValueError unless the camera is [4, 4] and [3, 3] without skew and the other numbers are positive."""
+    check_shape("world_to_camera", world_to_camera, (4, 4))
+    check_shape("intrinsics", intrinsics, (3, 3))
+    if width < 1 or height < 1:
+        raise ValueError(f"width and height must be at least 1, got {width} x {height}")
+    if not near > 0:
+        raise ValueError(f"near must be above 0, got {near}")
+    if not intrinsics.is_cuda and float(intrinsics[0, 1].detach()) != 0.0:  # on a GPU the look would wait for it
+        raise ValueError(f"intrinsics must have no skew, got {float(intrinsics[0, 1].detach())} at [0, 1]")
 
 
 def check_backend(backend: str, allowed: tuple[str, ...]) -> None:
@@ -181,10 +193,14 @@ def contiguous_int(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to(device="cpu", dtype=torch.int32).contiguous()
 
 
+def check_integer(name: str, tensor: torch.Tensor) -> None:
+    """Raise ValueError unless the tensor is int32 or int64."""
+    if tensor.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name} must be int32 or int64, got {str(tensor.dtype).removeprefix('torch.')}")
+
+
 def check_indices(name: str, indices: torch.Tensor, size: int) -> None:
-    """Raise ValueError unless `indices` are integers in 0..size-1 (values are not looked at on a GPU, where it would wait)."""
-    if indices.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"{name} must be int32 or int64, got {str(indices.dtype).removeprefix('torch.')}")
+    """Raise ValueError unless the values are in 0..size-1 (not looked at on a GPU, where that would wait for it)."""
     if indices.numel() == 0 or indices.is_cuda:
         return
     low, high = (int(v) for v in torch.aminmax(indices))

@@ -20,9 +20,33 @@ class SplatOutput(NamedTuple):
     depth_z: torch.Tensor
 
 
+class Scene(NamedTuple):
+    """The arguments of `splat`, under the same names."""
+
+    means: torch.Tensor
+    covariances: torch.Tensor
+    colors: torch.Tensor
+    opacities: torch.Tensor
+    world_to_camera: torch.Tensor
+    intrinsics: torch.Tensor
+    width: int
+    height: int
+    background: torch.Tensor | None
+    eps2d: float
+    near: float
+    antialiased: bool
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """The tensors among the arguments."""
+        return self[:6] if self.background is None else (*self[:6], self.background)
+
+
 class Projected(NamedTuple):
-    """Gaussians on the picture, front to back: means2d [M, 2] pixels, conics [M, 3] (inverse covariance xx, xy, yy), opacities
-    [M], depth_z [M], extents [M, 2] pixels (half the box outside of which alpha < 1/255), index [M] into the inputs.
+    """Gaussians on the picture, front to back.
+
+    means2d [M, 2] pixels, conics [M, 3] (inverse covariance xx, xy, yy), opacities [M], depth_z [M], extents [M, 2]
+    pixels (half the box outside of which alpha < 1/255), source [M], the index into the inputs.
     """
 
     means2d: torch.Tensor
@@ -30,7 +54,7 @@ class Projected(NamedTuple):
     opacities: torch.Tensor
     depth_z: torch.Tensor
     extents: torch.Tensor
-    index: torch.Tensor
+    source: torch.Tensor
 
 
 def splat_reference(
@@ -48,11 +72,13 @@ def splat_reference(
     near: float = 0.01,
     antialiased: bool = False,
 ) -> SplatOutput:
-    """Draw Gaussians; arguments and result as in `splat`. Differentiable in all tensors (not in the order and the cut-offs)."""
-    gaussians = project(
-        means, covariances, opacities, world_to_camera, intrinsics, width, height, eps2d, near, antialiased
-    )
-    features = torch.cat([colors[gaussians.index], gaussians.depth_z[:, None]], dim=1)
+    """Draw Gaussians; arguments and result as in `splat`. Differentiable, save for the order and the cut-offs."""
+    scene = Scene(
+        means, covariances, colors, opacities, world_to_camera, intrinsics, width, height,
+        background, eps2d, near, antialiased,
+    )  # fmt: skip
+    gaussians = project(scene)
+    features = torch.cat([colors[gaussians.source], gaussians.depth_z[:, None]], dim=1)
     rows = []
     for top in range(0, height, TILE):
         tiles = [
@@ -70,58 +96,61 @@ def splat_reference(
     return SplatOutput(image, alpha, depth_z)
 
 
-def project(
-    means: torch.Tensor,
-    covariances: torch.Tensor,
-    opacities: torch.Tensor,
-    world_to_camera: torch.Tensor,
-    intrinsics: torch.Tensor,
-    width: int,
-    height: int,
-    eps2d: float,
-    near: float,
-    antialiased: bool,
-) -> Projected:
-    """Project to the picture (EWA: first order of the perspective at the centre), drop what cannot be seen, sort by depth."""
-    rotation = world_to_camera[:3, :3].to(means)
-    points = means @ rotation.T + world_to_camera[:3, 3].to(means)
+def project(scene: Scene) -> Projected:
+    """Project (EWA: first order of the perspective at the centre), drop what cannot be seen, sort by depth."""
+    points = _camera_points(scene)
+    kept = torch.nonzero((points[:, 2] >= scene.near) & torch.isfinite(points).all(dim=1)).squeeze(1)
+    points = points[kept]
     depth_z = points[:, 2]
-    kept = torch.nonzero((depth_z >= near) & torch.isfinite(points).all(dim=1)).squeeze(1)
-    points, depth_z = points[kept], depth_z[kept]
-    fx, fy, cx, cy = (intrinsics[i, j].to(means) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    direction = points[:, :2] / depth_z[:, None]
-    means2d = direction * torch.stack([fx, fy]) + torch.stack([cx, cy])
-
-    # Far beyond the edge the linearisation explodes; its direction stops 0.3 half-fields outside of the picture.
-    margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
-    u = direction[:, 0].clamp(-(cx / fx + margin_x), (width - cx) / fx + margin_x)
-    v = direction[:, 1].clamp(-(cy / fy + margin_y), (height - cy) / fy + margin_y)
-    zero = torch.zeros_like(u)
-    jacobian = torch.stack(
-        [fx / depth_z, zero, -fx * u / depth_z, zero, fy / depth_z, -fy * v / depth_z], dim=-1
-    ).reshape(-1, 2, 3)
-    to_picture = jacobian @ rotation
-    full = covariances[kept][:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
-    covariance2d = to_picture @ full @ to_picture.transpose(1, 2)
-    xx, xy, yy = covariance2d[:, 0, 0], covariance2d[:, 0, 1], covariance2d[:, 1, 1]
-    blurred_xx, blurred_yy = xx + eps2d, yy + eps2d
+    means2d, covariance2d = _project_moments(scene, points, scene.covariances[kept])
+    xx, xy, yy = covariance2d.unbind(1)
+    blurred_xx, blurred_yy = xx + scene.eps2d, yy + scene.eps2d
     determinant = blurred_xx * blurred_yy - xy * xy
-    opacity = opacities[kept]
-    if antialiased:
+    opacity = scene.opacities[kept]
+    if scene.antialiased:
         ratio = (xx * yy - xy * xy) / determinant
         opacity = opacity * torch.where(ratio > 0, ratio, torch.zeros_like(ratio)).clamp_min(1e-30).sqrt()
 
     with torch.no_grad():  # alpha = 1/255 where q = 2 ln(255 o)
         q_max = 2.0 * (opacity / MIN_ALPHA).clamp_min(1e-30).log()
         extents = (q_max.clamp_min(0)[:, None] * torch.stack([blurred_xx, blurred_yy], dim=1)).clamp_min(0).sqrt()
-        low, high = means2d - extents, means2d + extents
-        size = torch.tensor([width, height], dtype=means.dtype, device=means.device)
-        visible = (q_max >= 0) & (determinant > 0) & ((high >= 0.5) & (low <= size - 0.5)).all(dim=1)
-        visible &= torch.isfinite(extents).all(dim=1) & torch.isfinite(opacity)
+        size = torch.tensor([scene.width, scene.height], dtype=points.dtype, device=points.device)
+        inside = ((means2d + extents >= 0.5) & (means2d - extents <= size - 0.5)).all(dim=1)
+        visible = (
+            (q_max >= 0) & (determinant > 0) & inside & torch.isfinite(extents).all(dim=1) & torch.isfinite(opacity)
+        )
         chosen = torch.nonzero(visible).squeeze(1)
         chosen = chosen[torch.sort(depth_z[chosen], stable=True).indices]
     conics = torch.stack([blurred_yy, -xy, blurred_xx], dim=1)[chosen] / determinant[chosen, None]
     return Projected(means2d[chosen], conics, opacity[chosen], depth_z[chosen], extents[chosen], kept[chosen])
+
+
+def _camera_points(scene: Scene) -> torch.Tensor:
+    """Return the centres in the camera's frame [N, 3]."""
+    camera = scene.world_to_camera.to(scene.means)
+    return scene.means @ camera[:3, :3].T + camera[:3, 3]
+
+
+def _project_moments(
+    scene: Scene, points: torch.Tensor, covariances: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return centres [M, 2] (pixels) and covariances [M, 3] (xx, xy, yy, square pixels) on the picture."""
+    fx, fy, cx, cy = (scene.intrinsics[i, j].to(points) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    depth_z = points[:, 2]
+    direction = points[:, :2] / depth_z[:, None]
+    means2d = direction * torch.stack([fx, fy]) + torch.stack([cx, cy])
+    # Far beyond the edge the linearisation explodes; its direction stops 0.3 half-fields outside of the picture.
+    margin_x, margin_y = 0.15 * scene.width / fx, 0.15 * scene.height / fy
+    u = direction[:, 0].clamp(-(cx / fx + margin_x), (scene.width - cx) / fx + margin_x)
+    v = direction[:, 1].clamp(-(cy / fy + margin_y), (scene.height - cy) / fy + margin_y)
+    zero = torch.zeros_like(u)
+    jacobian = torch.stack(
+        [fx / depth_z, zero, -fx * u / depth_z, zero, fy / depth_z, -fy * v / depth_z], dim=-1
+    ).reshape(-1, 2, 3)
+    to_picture = jacobian @ scene.world_to_camera[:3, :3].to(points)
+    full = covariances[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
+    covariance2d = to_picture @ full @ to_picture.transpose(1, 2)
+    return means2d, torch.stack([covariance2d[:, 0, 0], covariance2d[:, 0, 1], covariance2d[:, 1, 1]], dim=1)
 
 
 def _blend_tile(
@@ -149,5 +178,3 @@ def _blend_tile(
     blended = (after[:-1] * drawn).T @ features[here]
     left_over = torch.cumprod(torch.cat([ones, 1.0 - drawn]), dim=0)[-1]
     return torch.cat([blended, left_over[:, None]], dim=1).reshape(height, width, features.shape[1] + 1)
-
-

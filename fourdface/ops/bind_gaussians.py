@@ -1,8 +1,9 @@
 """Gaussians that ride on the triangles of a mesh: means and covariances in each triangle's own frame.
 
 The frame of a triangle with corners v0, v1, v2 is F = [e1, e2, h n]: e1 = v1 - v0, e2 = v2 - v0, n the unit normal and
-h = sqrt(2 area), so that a Gaussian follows its triangle's position, rotation, stretch and shear, and its thickness follows the
-triangle's size. (GaussianAvatars, Qian et al. 2024, uses a rotation and one scale instead; the affine frame also carries shear.)
+h = sqrt(2 area), so that a Gaussian follows its triangle's position, rotation, stretch and shear, and its thickness
+follows the triangle's size. (GaussianAvatars, Qian et al. 2024, uses a rotation and one scale instead; the affine
+frame also carries shear.)
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def bind_gaussians(
     Args:
         vertices: [V, 3] world, metres. faces: [F, 3] integer. triangle: [N] integer, the face each Gaussian rides on.
         local_mean: [N, 3] and local_covariance: [N, 6] (xx, xy, xz, yy, yz, zz) in the triangle's frame (see above).
-        max_trace: limit on the trace of the covariances (square metres), one number or [N]: a larger covariance is scaled down
-            as a whole, so a torn or badly stretched triangle cannot blow a Gaussian up over the picture.
+        max_trace: limit on the trace of the covariances (square metres), one number or [N]: a larger covariance is
+            scaled down as a whole, so a torn or badly stretched triangle cannot blow a Gaussian up over the picture.
         backend: "auto" (native for float32 CPU tensors without gradients, else the reference), "reference" or "native".
 
     Returns:
@@ -73,7 +74,8 @@ def bind_gaussians_reference(
     *,
     max_trace: torch.Tensor | float | None = None,
 ) -> BoundGaussians:
-    """Place Gaussians on a posed mesh; arguments and result as in `bind_gaussians`. Differentiable, any device and precision."""
+    """Place Gaussians on a posed mesh; arguments and result as in `bind_gaussians`. Differentiable, any device."""
+    _check_indices(vertices, faces, triangle)
     origins, frames = triangle_frames(vertices, faces)
     origin, frame = origins[triangle.long()], frames[triangle.long()]
     means = origin + (frame @ local_mean[:, :, None])[:, :, 0]
@@ -82,7 +84,9 @@ def bind_gaussians_reference(
         trace = covariances[:, 0] + covariances[:, 3] + covariances[:, 5]
         limit = torch.as_tensor(max_trace, dtype=trace.dtype, device=trace.device).expand_as(trace)
         too_large = trace > limit
-        scale = torch.where(too_large, limit / torch.where(too_large, trace, torch.ones_like(trace)), torch.ones_like(trace))
+        scale = torch.where(
+            too_large, limit / torch.where(too_large, trace, torch.ones_like(trace)), torch.ones_like(trace)
+        )
         covariances = covariances * scale[:, None]
     return BoundGaussians(means, covariances)
 
@@ -96,10 +100,11 @@ def bind_inverse(
 ) -> BoundGaussians:
     """Return the local means [N, 3] and covariances [N, 6] that `bind_gaussians` turns into the given world ones.
 
-    Shapes as in `bind_gaussians`. Solved in double precision and returned in the precision of `means`. Raises ValueError for a
-    Gaussian on a triangle without area, whose frame has no inverse.
+    Shapes as in `bind_gaussians`. Solved in double precision and returned in the precision of `means`. Raises
+    ValueError for a Gaussian on a triangle without area, whose frame has no inverse.
     """
     _check(vertices, faces, triangle, means, covariances, None)
+    _check_indices(vertices, faces, triangle)
     origins, frames = triangle_frames(vertices.double(), faces)
     origin, frame = origins[triangle.long()], frames[triangle.long()]
     singular = torch.linalg.det(frame) == 0
@@ -148,8 +153,14 @@ def _check(
     _native.check_shape("covariances", covariance, (count, 6))
     if isinstance(max_trace, torch.Tensor) and max_trace.dim() > 0:
         _native.check_shape("max_trace", max_trace, (count,))
-    _native.check_indices("triangle", triangle, int(faces.shape[0]))
+    _native.check_integer("triangle", triangle)
+    _native.check_integer("faces", faces)
+
+
+def _check_indices(vertices: torch.Tensor, faces: torch.Tensor, triangle: torch.Tensor) -> None:
+    """The native kernel does this itself, at no cost; here it is for the reference and for the text of the error."""
     _native.check_indices("faces", faces, int(vertices.shape[0]))
+    _native.check_indices("triangle", triangle, int(faces.shape[0]))
 
 
 class _Arguments(ctypes.Structure):
@@ -159,6 +170,7 @@ class _Arguments(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in (
             "vertices", "faces", "triangle", "local_mean", "local_covariance", "max_trace", "means", "covariances",
         )),
+        ("vertex_count", ctypes.c_int64),
         ("face_count", ctypes.c_int64),
         ("count", ctypes.c_int64),
         ("max_trace_all", ctypes.c_float),
@@ -186,9 +198,12 @@ def _bind_native(
     means = torch.empty((count, 3), dtype=torch.float32)
     covariances = torch.empty((count, 6), dtype=torch.float32)
     arguments = _Arguments(
-        floats[0].data_ptr(), face_list.data_ptr(), triangle_list.data_ptr(), floats[1].data_ptr(), floats[2].data_ptr(),
-        _native.float_pointer(limits), means.data_ptr(), covariances.data_ptr(), int(faces.shape[0]), count, limit,
-        _native.thread_count(),
+        floats[0].data_ptr(), face_list.data_ptr(), triangle_list.data_ptr(), floats[1].data_ptr(),
+        floats[2].data_ptr(), _native.float_pointer(limits), means.data_ptr(), covariances.data_ptr(),
+        int(vertices.shape[0]), int(faces.shape[0]), count, limit, _native.thread_count(),
     )  # fmt: skip
-    _native.check_status(library.fourd_bind_gaussians(ctypes.byref(arguments)), "bind_gaussians")
+    code = library.fourd_bind_gaussians(ctypes.byref(arguments))
+    if code == _native.BAD_INDEX:
+        _check_indices(vertices, faces, triangle)
+    _native.check_status(code, "bind_gaussians")
     return BoundGaussians(means, covariances)

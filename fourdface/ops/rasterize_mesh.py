@@ -1,8 +1,10 @@
-"""Which triangle does each pixel see, where on it, and how far: `rasterize_mesh`; attributes over the picture: `interpolate`.
+"""Which triangle does each pixel see, where on it, and how far: `rasterize_mesh`; attributes over the picture:
+`interpolate`.
 
-With the camera points p0, p1, p2 of a triangle and the ray r = K^-1 (x, y, 1) of a pixel, the hit z r = b0 p0 + b1 p1 + b2 p2
-gives b_i / z = n_i . r / det, n_0 = p1 x p2 (cyclic), det = p0 . n_0 ("Triangle Scan Conversion using 2D Homogeneous
-Coordinates", Olano and Greer, 1997): perspective-correct, and valid for triangles that cross the camera plane.
+With the camera points p0, p1, p2 of a triangle and the ray r = K^-1 (x, y, 1) of a pixel, the hit z r = b0 p0 + b1
+p1 + b2 p2 gives b_i / z = n_i . r / det, n_0 = p1 x p2 (cyclic), det = p0 . n_0 ("Triangle Scan Conversion using 2D
+Homogeneous Coordinates", Olano and Greer, 1997): perspective-correct, and valid for triangles that cross the camera
+plane.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _PAIRS = 4_000_000  # face-pixel pairs that the reference looks at in one go
 
 
 class MeshRaster(NamedTuple):
-    """face_index [H, W] int32 (-1 none), barycentrics [H, W, 3] (0 where none), depth_z [H, W] metres (0 where none)."""
+    """face_index [H, W] int32 (-1 none); barycentrics [H, W, 3] and depth_z [H, W] metres (0 where none)."""
 
     face_index: torch.Tensor
     barycentrics: torch.Tensor
@@ -50,8 +52,8 @@ def rasterize_mesh(
         backend: "auto" (native on the CPU, else the reference), "reference" or "native".
 
     Returns:
-        MeshRaster. Barycentrics and depth are differentiable in vertices and camera when one of them needs a gradient (they are
-        then computed in torch from the face index, which has none).
+        MeshRaster. Barycentrics and depth are differentiable in vertices and camera when one of them needs a
+        gradient (they are then computed in torch from the face index, which has none).
 
     Raises:
         ValueError: wrong shapes, an index out of range, skewed intrinsics, near <= 0, or an unavailable backend.
@@ -80,8 +82,9 @@ def interpolate(
 ) -> torch.Tensor:
     """Spread attributes of the vertices over the picture: [V, C] -> [H, W, C], 0 where no triangle is seen.
 
-    `faces` may be another index list of the same triangles (such as faces_uv with uv coordinates as attributes). Differentiable
-    in attributes and barycentrics. `face_index` [H, W] and `barycentrics` [H, W, 3] come from `rasterize_mesh`.
+    `faces` may be another index list of the same triangles (such as faces_uv with uv coordinates as attributes).
+    Differentiable in attributes and barycentrics. `face_index` [H, W] and `barycentrics` [H, W, 3] come from
+    `rasterize_mesh`.
     """
     _native.check_shape("attributes", attributes, ("V", "C"))
     _native.check_shape("faces", faces, ("F", 3))
@@ -100,7 +103,7 @@ def barycentrics_at(
     world_to_camera: torch.Tensor,
     intrinsics: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return barycentrics [H, W, 3] and depth_z [H, W] of the pixels' hits on the given faces, differentiable in all floats."""
+    """Return barycentrics [H, W, 3] and depth_z [H, W] of the hits on the given faces, differentiable in all floats."""
     height, width = face_index.shape
     seen = face_index >= 0
     index = face_index[seen].long()
@@ -130,8 +133,10 @@ def rasterize_mesh_reference(
 ) -> MeshRaster:
     """Find the nearest triangle at the centre of each pixel; arguments and result as in `rasterize_mesh`.
 
-    Every pixel in the box of every face is tested. The nearest hit wins, compared as float32 of 1/z; among equals, the lower index.
+    Every pixel in the box of every face is tested. The nearest hit wins, compared as float32 of 1/z; among equals,
+    the lower index.
     """
+    _native.check_indices("faces", faces, int(vertices.shape[0]))
     with torch.no_grad():
         points = _camera_points(vertices, world_to_camera)
         normals, det = _edge_normals(points, faces.long())
@@ -147,7 +152,9 @@ def rasterize_mesh_reference(
             owner, cols, rows = _pixels_of_boxes(boxes[face])
             edges = _edge_values(normals[face][owner], det[face][owner], cols, rows, intrinsics)
             inverse_z = edges.sum(dim=1)
-            hit = (edges >= -_EDGE * inverse_z[:, None]).all(dim=1) & (inverse_z > 0) & (inverse_z.float() <= 1.0 / near)
+            hit = (
+                (edges >= -_EDGE * inverse_z[:, None]).all(dim=1) & (inverse_z > 0) & (inverse_z.float() <= 1.0 / near)
+            )
             pixel, depth, index = (rows * width + cols)[hit], inverse_z[hit].float(), face[owner[hit]]
             before = nearest.clone()
             nearest.scatter_reduce_(0, pixel, depth, "amax")
@@ -185,7 +192,7 @@ def _edge_values(
 
 
 def _boxes(corners: torch.Tensor, intrinsics: torch.Tensor, width: int, height: int, near: float) -> torch.Tensor:
-    """First col, first row, last col, last row [F, 4] that may be hit; the whole picture where a face crosses the near plane."""
+    """First col, row, last col, row [F, 4] that may be hit; the whole picture where a face crosses the near plane."""
     camera = intrinsics.double()
     z = corners[:, :, 2]
     safe = torch.where(z >= near, z, torch.ones_like(z))
@@ -236,15 +243,8 @@ def _check(
 ) -> None:
     _native.check_shape("vertices", vertices, ("V", 3))
     _native.check_shape("faces", faces, ("F", 3))
-    _native.check_shape("world_to_camera", world_to_camera, (4, 4))
-    _native.check_shape("intrinsics", intrinsics, (3, 3))
-    _native.check_indices("faces", faces, int(vertices.shape[0]))
-    if width < 1 or height < 1:
-        raise ValueError(f"width and height must be at least 1, got {width} x {height}")
-    if not near > 0:
-        raise ValueError(f"near must be above 0, got {near}")
-    if not intrinsics.is_cuda and float(intrinsics[0, 1]) != 0.0:
-        raise ValueError(f"intrinsics must have no skew, got {float(intrinsics[0, 1])} at [0, 1]")
+    _native.check_integer("faces", faces)
+    _native.check_camera(world_to_camera, intrinsics, width, height, near)
 
 
 class _Arguments(ctypes.Structure):
@@ -282,5 +282,8 @@ def _rasterize_native(
         barycentrics.data_ptr(), depth_z.data_ptr(), int(vertices.shape[0]), int(faces.shape[0]), width, height,
         int(cull_back), _native.thread_count(), near,
     )  # fmt: skip
-    _native.check_status(library.fourd_rasterize_mesh(ctypes.byref(arguments)), "rasterize_mesh")
+    code = library.fourd_rasterize_mesh(ctypes.byref(arguments))
+    if code == _native.BAD_INDEX:
+        _native.check_indices("faces", faces, int(vertices.shape[0]))
+    _native.check_status(code, "rasterize_mesh")
     return MeshRaster(face_index, barycentrics, depth_z)
