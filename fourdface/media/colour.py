@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import numpy as np
 from av import VideoFrame as AvFrame
-from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from fourdface.media.hdr import HDR_CURVES, WIDE_PRIMARIES, HdrMapper
 from fourdface.media.image import flatten
 
 # Numbers of ISO/IEC 23091-2 (the tags in the stream) to libswscale's matrices.
@@ -17,8 +15,6 @@ _MATRIX = {
     9: Colorspace.BT2020, 10: Colorspace.BT2020,
 }  # fmt: skip
 BT709 = 1
-_HDR_CURVES = (16, 18)  # PQ and HLG
-_WIDE_PRIMARIES = (9, 11, 12)  # BT.2020, DCI P3, Display P3
 # Without these flags libswscale takes a fast path that repeats chroma samples and is off by up to 2 levels;
 # with them by at most 1, for 0.9 ms instead of 0.1 ms at 512x512.
 _PRECISE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -50,8 +46,8 @@ def source_range(color_range: int, pixel_format: str) -> ColorRange:
 class ToRgb:
     """Decoded frames to uint8 [H, W, 3] sRGB of one fixed size; keeps the scaler's context between frames.
 
-    High dynamic range (PQ, HLG) and wide gamut (BT.2020, Display P3) are mapped to sRGB by libswscale's perceptual
-    intent, which costs about 5 times the time; everything else is a matrix and a range.
+    High dynamic range and wide gamut go through :class:`fourdface.media.hdr.HdrMapper`; everything else is a matrix and
+    a range, for BT.709's and sRGB's curves are taken as the same, as all players do.
     """
 
     def __init__(self, width: int, height: int, codec: str = "", threads: int = 1) -> None:
@@ -59,55 +55,31 @@ class ToRgb:
         self._size = (width, height)
         self._codec = codec
         self._threads = threads
-        self._mapper: _GamutMapper | None = None
+        self._mappers: dict[tuple[int, int], HdrMapper] = {}
 
     def __call__(self, frame: AvFrame) -> np.ndarray:
         """Convert one frame; anything with transparency is composited over white."""
-        if frame.color_trc in _HDR_CURVES or frame.color_primaries in _WIDE_PRIMARIES:
-            self._mapper = self._mapper or _GamutMapper(frame, self._size)
-            return self._mapper(frame)
-        alpha = any(component.is_alpha for component in frame.format.components)
-        converted = self._reformatter.reformat(
+        look = (frame.color_trc, frame.color_primaries)
+        if look[0] in HDR_CURVES or look[1] in WIDE_PRIMARIES:
+            if look not in self._mappers:
+                self._mappers[look] = HdrMapper(*self._size, *look)
+            return self._mappers[look](self._convert(frame, "rgb48le"))
+        if any(component.is_alpha for component in frame.format.components):
+            return flatten(self._convert(frame, "rgba").to_ndarray())
+        return self._convert(frame, "rgb24").to_ndarray()
+
+    def _convert(self, frame: AvFrame, pixel_format: str) -> AvFrame:
+        return self._reformatter.reformat(
             frame,
             width=self._size[0],
             height=self._size[1],
-            format="rgba" if alpha else "rgb24",
+            format=pixel_format,
             src_colorspace=source_matrix(frame.colorspace, frame.height, self._codec),
             src_color_range=source_range(frame.color_range, frame.format.name),
             dst_color_range=ColorRange.JPEG,
             interpolation=_PRECISE,
             threads=self._threads,
         )
-        image_u8 = converted.to_ndarray()
-        return flatten(image_u8) if alpha else image_u8
-
-
-class _GamutMapper:
-    """libavfilter's scale with conversion of transfer curve and primaries, for frames like the first one."""
-
-    def __init__(self, frame: AvFrame, size: tuple[int, int]) -> None:
-        self._size = size
-        self._build(frame)
-
-    def _build(self, frame: AvFrame) -> None:
-        self._format = (frame.width, frame.height, frame.format.name)
-        self._graph = Graph()
-        base = frame.time_base or Fraction(1, 90000)
-        source = self._graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=base)
-        # Curve and primaries come with each frame; intent=perceptual compresses highlights instead of clipping them.
-        target = "out_color_matrix=bt709:out_range=full:out_primaries=bt709:out_transfer=iec61966-2-1:intent=perceptual"
-        scale = self._graph.add("scale", f"w={self._size[0]}:h={self._size[1]}:{target}")
-        pixels, sink = self._graph.add("format", "rgb24"), self._graph.add("buffersink")
-        source.link_to(scale)
-        scale.link_to(pixels)
-        pixels.link_to(sink)
-        self._graph.configure()
-
-    def __call__(self, frame: AvFrame) -> np.ndarray:
-        if (frame.width, frame.height, frame.format.name) != self._format:
-            self._build(frame)
-        self._graph.vpush(frame)
-        return self._graph.vpull().to_ndarray()
 
 
 class ToBt709:

@@ -104,7 +104,7 @@ def _columns(cloud: GaussianCloud) -> tuple[list[str], list[np.ndarray]]:
     ]
     if cloud.harmonics is not None:
         # Channel by channel: all of red, then green, then blue.
-        rest = cloud.harmonics.transpose(0, 2, 1).reshape(len(cloud.means), -1)
+        rest = cloud.harmonics.transpose(0, 2, 1).reshape(len(cloud.means), 3 * cloud.harmonics.shape[1])
         columns.append((" ".join(f"f_rest_{index}" for index in range(rest.shape[1])), rest))
     columns += [
         ("opacity", np.log(opacities / (1 - opacities))[:, None]),

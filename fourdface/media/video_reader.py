@@ -219,7 +219,9 @@ class _Deinterlacer:
 
 def _seconds(frame: AvFrame, stream: Any) -> Fraction | None:
     base = frame.time_base or stream.time_base
-    return None if frame.pts is None or base is None else frame.pts * Fraction(base)
+    # AVI stores no presentation stamps: libav's are those of decoding order, wrong wherever frames are reordered.
+    stamp = frame.dts if stream.container.format.name == "avi" else frame.pts
+    return None if stamp is None or base is None else stamp * Fraction(base)
 
 
 def _scan_timing(container: Any, stream: Any) -> tuple[Timing, int | None]:

@@ -12,7 +12,7 @@ from typing import IO, Any
 import av
 import numpy as np
 
-from fourdface.errors import FourdError
+from fourdface.errors import FourdError, UsageError
 from fourdface.media.audio import AudioMuxer, AudioTrack
 from fourdface.media.colour import BT709, ToBt709
 from fourdface.media.timing import limit
@@ -87,6 +87,7 @@ class VideoWriter:
             self._audio = AudioMuxer(audio, self._container) if audio is not None and not audio.is_empty() else None
             # Writing the header here makes a bad folder or a refused size fail before the work, not after it.
             self._container.start_encoding()
+            self._file.check()
 
     def write(self, image_u8: np.ndarray, time: float | None = None) -> None:
         """Encode one frame.
@@ -133,6 +134,8 @@ class VideoWriter:
             container, self._container = self._container, None
             with self._errors():
                 container.close()
+                self._file.close()
+                self._file.check()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -151,6 +154,7 @@ class VideoWriter:
         if container is not None:
             try:
                 container.close()
+                self._file.close()
             except (OSError, ValueError, av.error.FFmpegError) as error:  # the first error is the one to be seen
                 log.debug("closing %s after a failure: %s", self.name, error)
 
@@ -161,15 +165,22 @@ class VideoWriter:
         return self.width + self._pad[1], self.height + self._pad[0]
 
     def _open(self, target: Any, metadata: Mapping[str, str], fragmented: bool) -> Any:
-        # delay_moov lets fragments have edit lists, so that sound with encoder delay still starts with the picture.
-        flags = ["frag_keyframe", "empty_moov", "delay_moov", "default_base_moof"] if fragmented else ["faststart"]
+        self._file = _Output(target) if fragmented else _SeekableOutput(target)
+        if isinstance(self._file, _SeekableOutput) and not self._file.seekable():
+            raise UsageError(f"{self.name} cannot seek: write fragmented MP4 to a pipe.")
+        options: dict[str, Any] = {"buffer_size": 1 << 20}
+        flags = []
+        if fragmented:
+            # delay_moov lets fragments have edit lists, so that sound with encoder delay still starts with the picture.
+            flags = ["frag_keyframe", "empty_moov", "delay_moov", "default_base_moof"]
+        elif self._file.path is not None:
+            # To move the index to the front, the muxer reads its own output again.
+            flags = ["faststart"]
+            options["io_open"] = self._file.reopen
         if not metadata.keys() <= _COMMON_KEYS:
             flags.append("use_metadata_tags")
-        if hasattr(target, "write"):
-            target = _WriteOnly(target) if fragmented else target
-        else:
-            target = f"file:{os.path.abspath(target)}"
-        container = av.open(target, "w", format="mp4", container_options={"movflags": "+".join(flags)})
+        movflags = {"movflags": "+".join(flags)} if flags else {}
+        container = av.open(self._file, "w", format="mp4", container_options=movflags, **options)
         container.metadata.update(metadata)
         return container
 
@@ -190,9 +201,66 @@ class VideoWriter:
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
             self._container.mux_one(packet)
+        self._file.check()
 
     def _errors(self) -> _Errors:
         return _Errors(self.name)
+
+
+class _Output:
+    """What libav writes to: it keeps the first error for :meth:`check` instead of raising it inside libav.
+
+    libav does not report a failure of its last flush, so that a full disk would go unnoticed.
+    """
+
+    def __init__(self, target: str | os.PathLike[str] | IO[bytes]) -> None:
+        self.error: OSError | None = None
+        self.path = os.fspath(target) if isinstance(target, str | os.PathLike) else None
+        self.file: Any = target if self.path is None else open(self.path, "w+b", buffering=0)  # noqa: SIM115
+
+    def write(self, data: bytes) -> int:
+        """libav's write: all of `data`, or the error is kept for :meth:`check`."""
+        if self.error is None:
+            try:
+                rest = memoryview(data)
+                while rest:
+                    # An unbuffered file may take only a part.
+                    rest = rest[self.file.write(rest) :]
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def reopen(self, url: str, flags: int, options: dict[str, str]) -> IO[bytes]:
+        """libav's way to read what it wrote (the signature is PyAV's)."""
+        return open(self.path or url, "rb")
+
+    def check(self) -> None:
+        """Raise what went wrong so far."""
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        """Flush, and close what was opened here."""
+        if self.path is not None:
+            self.file.close()
+        elif hasattr(self.file, "flush"):
+            self.file.flush()
+
+
+class _SeekableOutput(_Output):
+    """An output that libav may also position, to fill in sizes that it learns at the end."""
+
+    def seekable(self) -> bool:
+        """Whether the file can be positioned."""
+        return bool(self.file.seekable()) if hasattr(self.file, "seekable") else False
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Position the file; returns the new position."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The position in the file."""
+        return self.file.tell()
 
 
 class _Errors:
@@ -211,13 +279,3 @@ class _Errors:
             return
         reason = getattr(error, "strerror", None) or str(error)
         raise FourdError(f"cannot write {self._name}: {reason}.") from None
-
-
-class _WriteOnly:
-    """Hide seek and tell, so that libav treats the file as the pipe that it may be."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def write(self, data: bytes) -> int:
-        return self._file.write(data)

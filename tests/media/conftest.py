@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -198,14 +197,3 @@ class Kit:
 @pytest.fixture(scope="session")
 def kit() -> type[Kit]:
     return Kit
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    default = Path(__file__).resolve().parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("FOURD_TEST_DATA", default))
-    if not (folder / "driving").is_dir():
-        pytest.skip(
-            f"test data not found in {folder}: set FOURD_TEST_DATA to the folder that holds driving/ and portraits/"
-        )
-    return folder

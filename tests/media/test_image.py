@@ -313,8 +313,8 @@ def test_natural_key_orders_any_names(names):
 
 
 @pytest.mark.real
-def test_real_portraits(real_data):
-    paths = list_images(real_data / "portraits")
+def test_real_portraits(test_data):
+    paths = list_images(test_data / "portraits")
     assert len(paths) > 30
     for path in paths:
         with Image.open(path) as reference:
