@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-from setuptools import find_packages, setup
+from setuptools import Distribution, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
@@ -91,13 +91,16 @@ class BuildWithKernels(build_py):
             )
 
 
+class WithMachineCode(Distribution):
+    """A distribution for one platform, although setuptools knows of no extension module."""
+
+    def has_ext_modules(self) -> bool:
+        """Install below platlib and name the platform in the wheel."""
+        return True
+
+
 class PlatformWheel(bdist_wheel):
     """Any Python 3, but one platform: the kernels link no Python."""
-
-    def finalize_options(self) -> None:
-        """Mark the wheel as holding machine code."""
-        super().finalize_options()
-        self.root_is_pure = False
 
     def get_tag(self) -> tuple[str, str, str]:
         """Return the tags of the wheel's name."""
@@ -132,6 +135,7 @@ setup(
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["fourd = fourdface.cli.main:main"]},
+    distclass=WithMachineCode,
     cmdclass={"build_py": BuildWithKernels, "bdist_wheel": PlatformWheel},
     zip_safe=False,
 )
