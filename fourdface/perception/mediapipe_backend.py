@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class MediaPipePerception:
             raise FourdError(
                 f"{task_file} is not a face landmarker that mediapipe can open ({reason}): fetch it again."
             ) from error
+        weakref.finalize(self, self._landmarker.close)  # at exit mediapipe closes itself too late
         self._matte: Any = None
 
     def detect(self, image_u8: npt.NDArray[np.uint8]) -> list[Detection]:

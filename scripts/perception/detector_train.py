@@ -110,7 +110,7 @@ def _overlap(box: Tensor, others: Tensor) -> Tensor:
 
 
 def targets(boxes: Tensor, cells: int) -> dict[str, Tensor]:
-    """Boxes [B,K,4] in pixels (NaN: none) -> heat [B,n,n] (1 at centres), box [B,4,n,n], weight [B,n,n] of the box terms."""
+    """Boxes [B,K,4] pixels (NaN: none) -> heat [B,n,n] (1 at centres), box [B,4,n,n], weight [B,n,n] of the boxes."""
     unit = boxes / DETECTOR_STRIDE
     centre, extent = (unit[..., :2] + unit[..., 2:]) / 2, (unit[..., 2:] - unit[..., :2]).clamp_min(0.3)
     valid = ~torch.isnan(unit[..., 0]) & (centre > 0).all(2) & (centre < cells).all(2)
