@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import zlib
@@ -53,17 +54,86 @@ class Header:
 def write_file(path: Path, kind: str, schema_version: int, provenance: Provenance, artifact: Any) -> None:
     """Write a validated artifact to `path` (not atomic: `atomic.replacing` gives the path); FourdError on I/O."""
     try:
-        with h5py.File(path, "w", libver=FILE_FORMAT, track_order=False) as file:
-            attributes = {"fourd_kind": kind, "schema_version": schema_version, **provenance.attributes()}
-            for name, value in attributes.items():
-                _write_attribute(file, name, value)
-            present = groups_given(artifact)
-            for name, spec in specs(artifact):
-                value = getattr(artifact, name)
-                if is_given(value) and spec.group in present:
-                    _write_field(file.require_group(spec.group) if spec.group else file, name, value, spec, artifact)
-    except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
+        with open(path, "w+b", buffering=0) as raw:
+            target = _ForgivingFile(raw)
+            with h5py.File(target, "w", libver=FILE_FORMAT, track_order=False) as file:
+                _write_all(file, target, kind, schema_version, provenance, artifact)
+            target.check()
+    except (OSError, RuntimeError, ValueError) as error:
         raise FourdError(f"cannot write {path}: {reason(error)}") from error
+
+
+class _ForgivingFile:
+    """A file that keeps a failed write to itself until it is asked.
+
+    HDF5 goes on writing while it closes a file whose disk is full, and then crashes the process; so it is told that all
+    went well, and `check` raises the first error once it is safe to leave.
+    """
+
+    def __init__(self, raw: io.FileIO) -> None:
+        self._raw = raw
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise the first error of all writes so far."""
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: memoryview) -> int:
+        """Write all of the data, or keep the error."""
+        view = memoryview(data).cast("B")
+        end = self._raw.tell() + view.nbytes
+        try:
+            while view.nbytes and self._error is None:
+                view = view[self._raw.write(view) :]
+        except OSError as error:
+            self._error = error
+        self._raw.seek(end)
+        return memoryview(data).nbytes
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer; what was never written reads as zeros."""
+        view = memoryview(buffer).cast("B")
+        got = self._raw.readinto(view) or 0
+        view[got:] = bytes(view.nbytes - got)
+        return view.nbytes
+
+    def read(self, size: int = -1) -> bytes:
+        """Read from the position (h5py takes only objects that can)."""
+        return self._raw.read(size) or b""
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length, or keep the error."""
+        try:
+            return self._raw.truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to a position."""
+        return self._raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The position."""
+        return self._raw.tell()
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+
+def _write_all(
+    file: Any, target: _ForgivingFile, kind: str, schema_version: int, provenance: Provenance, artifact: Any
+) -> None:
+    attributes = {"fourd_kind": kind, "schema_version": schema_version, **provenance.attributes()}
+    for name, value in attributes.items():
+        _write_attribute(file, name, value)
+    present = groups_given(artifact)
+    for name, spec in specs(artifact):
+        value = getattr(artifact, name)
+        if is_given(value) and spec.group in present:
+            _write_field(file.require_group(spec.group) if spec.group else file, name, value, spec, artifact)
+            target.check()
 
 
 def _write_attribute(node: Any, name: str, value: Any) -> None:

@@ -1,0 +1,148 @@
+"""Small synthetic artifacts of every kind, the same for the same seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fourdface.artifacts import Artifact, Avatar, Frames, Motion, Provenance, Source, Tracked, Weights
+
+PROVENANCE = Provenance(
+    command="fourd lift 'my photo.jpg'",
+    config_json='{"size": 512}',
+    seed=7,
+    sources=(Source("my photo.jpg", "0" * 64),),
+    weights=(Weights("open-head", "1" * 64, "Apache-2.0", True),),
+    method="splat",
+    synthetic_media=True,
+)
+
+
+class _Numbers:
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+
+    def __call__(self, *shape: int, dtype: str = "f4") -> np.ndarray:
+        return self.random.standard_normal(shape).astype(dtype)
+
+
+def _timing(count: int) -> dict[str, Any]:
+    return {
+        "rate_numerator": 30000,
+        "rate_denominator": 1001,
+        "times": np.arange(count) * 1001 / 30000,
+    }
+
+
+def _head(numbers: _Numbers, *axes: int) -> dict[str, np.ndarray]:
+    return {
+        "expression": numbers(*axes, 52),
+        "rotation": numbers(*axes, 3),
+        "translation": numbers(*axes, 3),
+        "neck": numbers(*axes, 3),
+        "jaw": numbers(*axes, 3),
+        "eyes": numbers(*axes, 6),
+        "intrinsics": numbers(3, 3),
+        "world_to_camera": numbers(4, 4),
+    }
+
+
+def make_tracked(count: int = 3, seed: int = 0, *, head: bool = True, **changes: Any) -> Tracked:
+    """A clip of `count` frames, fitted unless `head` is False."""
+    numbers = _Numbers(seed)
+    values: dict[str, Any] = {
+        **_timing(count),
+        "width": 64,
+        "height": 48,
+        "status": np.arange(count, dtype="u1") % 4,
+        "boxes": numbers(count, 4),
+        "crop_transforms": numbers(count, 2, 3),
+        "landmarks": numbers(count, 478, 2),
+        "coefficients": numbers(count, 52),
+        "frame_blobs": [bytes(numbers.random.bytes(20 * index)) for index in range(count)],
+        "matte_blobs": [b"matte"] * count,
+        "provenance": PROVENANCE,
+    }
+    if head:
+        values |= {"head_model": "open", "shape": numbers(5), "fit_residual": numbers(count), **_head(numbers, count)}
+    return Tracked(**(values | changes))
+
+
+def make_motion(count: int = 3, seed: int = 0, **changes: Any) -> Motion:
+    """A motion of `count` time steps with sound and one embedding."""
+    numbers = _Numbers(seed)
+    values: dict[str, Any] = {
+        **_timing(count),
+        "width": 64,
+        "height": 48,
+        "status": np.zeros(count, "u1"),
+        **_head(numbers, count),
+        "neutral_expression": numbers(52),
+        "head_model": "open",
+        "audio": b"\x1aE\xdf\xa3 sound",
+        "embeddings": {"pd-fgc": numbers(count, 7)},
+        "provenance": PROVENANCE,
+    }
+    return Motion(**(values | changes))
+
+
+def make_avatar(count: int = 11, seed: int = 0, **changes: Any) -> Avatar:
+    """An avatar of `count` Gaussians."""
+    numbers = _Numbers(seed)
+    values: dict[str, Any] = {
+        "representation": "gaussians",
+        "head_model": "open",
+        "width": 64,
+        "height": 48,
+        "shape": numbers(5),
+        **_head(numbers),
+        "coefficients": numbers(52),
+        "background_blob": b"\x89PNG background",
+        "source_blob": None,
+        "tensors": {"color": numbers(count, 3, dtype="f2"), "triangle": np.arange(count, dtype="i4")},
+        "tensor_axes": {"color": "N,3"},
+        "tensor_units": {"color": "0..1"},
+        "provenance": PROVENANCE,
+    }
+    return Avatar(**(values | changes))
+
+
+def make_frames(count: int = 3, seed: int = 0, **changes: Any) -> Frames:
+    """`count` rendered frames with depth."""
+    numbers = _Numbers(seed)
+    values: dict[str, Any] = {
+        **_timing(count),
+        "frame_blobs": [b"\x89PNG %d" % index for index in range(count)],
+        "intrinsics": numbers(count, 3, 3),
+        "world_to_camera": numbers(count, 4, 4),
+        "depth": np.abs(numbers(count, 4, 6, dtype="f2")),
+        "provenance": PROVENANCE,
+    }
+    return Frames(**(values | changes))
+
+
+MAKERS: dict[str, Any] = {"tracked": make_tracked, "motion": make_motion, "avatar": make_avatar, "frames": make_frames}
+
+
+def assert_same(a: Artifact, b: Artifact) -> None:
+    """Fail unless two artifacts hold the same, bit for bit."""
+    from fourdface.artifacts._schema import specs
+
+    assert type(a) is type(b)
+    assert a.provenance == b.provenance
+    for name, spec in specs(a):
+        left, right = getattr(a, name), getattr(b, name)
+        if spec.kind == "mapping":
+            assert left.keys() == right.keys()
+            pairs = [(left[key], right[key]) for key in left]
+        else:
+            pairs = [(left, right)]
+        for one, other in pairs:
+            if isinstance(one, np.ndarray):
+                assert one.dtype == other.dtype and one.shape == other.shape, name
+                assert one.tobytes() == other.tobytes(), name
+            elif spec.kind == "blobs" and one is not None:
+                assert list(one) == list(other), name
+            else:
+                assert one == other, name
