@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 from av import VideoFrame as AvFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from fourdface.media.hdr import HDR_CURVES, WIDE_PRIMARIES, HdrMapper
 from fourdface.media.image import flatten
 
+# PyAV before 17 does not name it, but hands the number on.
+_BT2020 = getattr(Colorspace, "BT2020", 9)
 # Numbers of ISO/IEC 23091-2 (the tags in the stream) to libswscale's matrices.
 _MATRIX = {
     1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601, 7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020, 10: Colorspace.BT2020,
+    9: _BT2020, 10: _BT2020,
 }  # fmt: skip
 BT709 = 1
 # Without these flags libswscale takes a fast path that repeats chroma samples and is off by up to 2 levels;
 # with them by at most 1, for 0.9 ms instead of 0.1 ms at 512x512.
-_PRECISE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# (SWS_BILINEAR, SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT of libswscale: PyAV before 18 does not name the last two.)
+_PRECISE = 0x2 | 0x40000 | 0x2000
 _HD_HEIGHT = 720
 
 
-def source_matrix(colorspace: int, height: int, codec: str = "") -> Colorspace:
+def source_matrix(colorspace: int, height: int, codec: str = "") -> int:
     """Which YCbCr matrix a frame uses: its tag.
 
     Untagged frames: BT.601 for JPEG (its standard says so) and below 720 lines, BT.709 from 720 lines on.

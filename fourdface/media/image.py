@@ -38,6 +38,8 @@ _DAMAGED = (
     ArithmeticError,
     struct.error,
     MemoryError,
+    # A GIF's frame may be larger than its canvas.
+    Image.DecompressionBombError,
 )
 
 
@@ -267,10 +269,8 @@ def _name(source: ImageSource) -> str:
 
 
 def _too_large(name: str, width: int, height: int, max_pixels: int) -> str:
-    return (
-        f"{name} has {width}x{height} pixels ({width * height / 1e6:.0f} megapixels), "
-        f"more than the limit of {max_pixels / 1e6:g} megapixels: make it smaller first."
-    )
+    size = f"{width}x{height} pixels ({width * height / 1e6:.0f} megapixels)" if width else "frames of a size"
+    return f"{name} has {size} beyond the limit of {max_pixels / 1e6:g} megapixels: make it smaller first."
 
 
 def _unreadable(source: ImageSource, name: str) -> str:

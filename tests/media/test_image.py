@@ -217,6 +217,15 @@ def test_a_real_bomb_costs_no_time(tmp_path):
         read_image(path)
 
 
+def test_gif_frame_larger_than_its_canvas(tmp_path):
+    path = save(tmp_path / "a.gif", Image.fromarray(blocks()))
+    data = bytearray(path.read_bytes())
+    at = data.index(b",\0\0\0\0") + 5  # the first image descriptor's width and height
+    data[at : at + 4] = struct.pack("<HH", 60000, 60000)
+    with pytest.raises(FourdError, match="beyond the limit"):
+        read_image(bytes(data))
+
+
 def test_max_side_shrinks_huge_jpegs_only(tmp_path):
     path = save(tmp_path / "a.jpg", Image.fromarray(blocks(800)))
     assert read_image(path).shape[:2] == (1600, 1600)
@@ -287,7 +296,7 @@ def test_png_errors():
         encode_png(np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r"\[2, 2, 2\]"):
         encode_png(np.zeros((2, 2, 2), np.uint8))
-    with pytest.raises(FourdError, match="more than the limit"):
+    with pytest.raises(FourdError, match="beyond the limit"):
         decode_png(encode_png(np.zeros((20, 20), np.uint8)), max_pixels=399)
     with pytest.raises(FourdError):
         decode_png(encode_png(np.zeros((20, 20), np.uint8))[:-20])
