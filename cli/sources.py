@@ -70,7 +70,7 @@ def embedded_weights() -> tuple[Weights, ...]:
 
     registry = load_registry()
     return tuple(
-        Weights(asset.id, asset.sha256 or "", asset.licence, asset.commercial)
+        Weights(asset.id, asset.sha256 or "", asset.licence, asset.commercial_use)
         for asset in registry.values()
         if asset.kind == "embedded"
     )

@@ -25,6 +25,8 @@ CAMERA_DISTANCE = 1.0
 TYPICAL_DEPTH = 0.8
 """Metres between camera and face where nothing else tells the focal length (a portrait or a selfie)."""
 EXPRESSION_RANGE = (0.0, 1.0)
+SIZE_WEIGHT = 1e8
+"""Stiffness (per frame) with which the size of the face is held at the mean head's."""
 
 
 def tracking_world_to_camera() -> np.ndarray:
@@ -55,10 +57,10 @@ class FitOptions:
     The sigmas are small because the 468 landmarks are far from independent: they count as some tens of readings.
     """
 
-    shape_sigma: float = 0.2
+    shape_sigma: float = 0.5
     coefficient_sigma: float = 0.06
     pair_weight: float = 3.0
-    depth_sigma: float = 0.25
+    depth_sigma: float = 0.02
     robust_scale: float = 2.5
     iterations: int = 8
     temporal_weight: float = 0.0
@@ -104,6 +106,9 @@ class HeadFitter:
         self._mean = at_landmarks(model.template)
         self._shape_basis = at_landmarks(model.shape_basis).permute(1, 2, 0).contiguous()
         self._expression_basis = at_landmarks(model.expression_basis).permute(1, 2, 0).contiguous()
+        centred = self._mean - self._mean.mean(0)
+        # d log(size) / d shape, size being the root mean square spread of the face's landmarks
+        self._size_gradient = torch.einsum("kc,kcs->s", centred, self._shape_basis) / centred.square().sum()
         self._pairs = torch.tensor(topology.LIP_PAIRS + topology.LID_PAIRS)
         self._weights = torch.from_numpy(topology.landmark_weights())
         self._sigma = coefficient_sigmas(self.options)
@@ -275,13 +280,16 @@ class HeadFitter:
         """Identity and focal step [S+1] with the frames' parameters eliminated."""
         total = torch.einsum("tri,trj->ij", jacobian, jacobian)
         slope = torch.einsum("tri,tr->i", jacobian, residual)
-        total.diagonal()[:-1] += self.options.shape_sigma**-2
-        slope[:-1] += state.shape * self.options.shape_sigma**-2
+        total.diagonal()[:-1] += count * self.options.shape_sigma**-2
+        slope[:-1] += count * state.shape * self.options.shape_sigma**-2
         depth = CAMERA_DISTANCE - state.translation[:, 2].mean()
         precision = self.options.depth_sigma**-2
         # focal and depth move together, so the prior on depth is one on the focal length
-        total[-1, -1] += precision
-        slope[-1] += precision * torch.log(depth / TYPICAL_DEPTH)
+        total[-1, -1] += count * precision
+        slope[-1] += count * precision * torch.log(depth / TYPICAL_DEPTH)
+        # one camera cannot tell a small near head from a large far one: identity may not change the size
+        total[:-1, :-1] += count * SIZE_WEIGHT * self._size_gradient[:, None] * self._size_gradient
+        slope[:-1] += count * SIZE_WEIGHT * self._size_gradient * (self._size_gradient @ state.shape)
         solved = torch.linalg.solve(hessian, torch.cat([coupling, gradient[..., None]], -1))
         total = total - torch.einsum("tfi,tfj->ij", coupling, solved[..., :-1])
         slope = slope - torch.einsum("tfi,tf->i", coupling, solved[..., -1])

@@ -9,6 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from .arkit import ARKIT_NAMES
 
+FACE_CENTRE = np.array([0.0, 0.075, 0.10])
+"""Metres from the neck joint to the middle of the face, in the head's axes."""
 GAZE_MODES = np.array([name.startswith("eyeLook") for name in ARKIT_NAMES])
 
 
@@ -51,6 +53,7 @@ class Retargeter:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(options, name)!r}")
         self.source, self.reference, self.neutral, self.options = source, reference, neutral, options
         self._distance = camera_distance
+        self._correction = self._start_correction()
 
     def __call__(self, driver: Pose) -> Pose:
         """The source person's pose for one frame of the driver."""
@@ -82,4 +85,15 @@ class Retargeter:
         ratio = (self._distance - now[2]) / max(self._distance - start[2], 1e-3)
         depth = (self._distance - own[2]) * float(np.clip(ratio, 0.4, 2.5))
         # metres across the picture are the same for any assumed focal length
-        return np.array([own[0] + now[0] - start[0], own[1] + now[1] - start[1], self._distance - depth])
+        place = np.array([own[0] + now[0] - start[0], own[1] + now[1] - start[1], self._distance - depth])
+        return place + self._correction
+
+    def _start_correction(self) -> np.ndarray:
+        """Where photo and driver start almost alike, what differs is the fits' error: then the face keeps its place
+        in the picture, and not the neck. Where they truly differ, the neck stays and the face turns about it."""
+        if self.options.pose != "absolute":
+            return np.zeros(3)
+        own, start = Rotation.from_rotvec(self.source.rotation), Rotation.from_rotvec(self.reference.rotation)
+        angle = np.degrees((own.inv() * start).magnitude())
+        share = float(np.clip(1 - (angle - 6) / 8, 0, 1))
+        return share * (own.apply(FACE_CENTRE) - start.apply(FACE_CENTRE))

@@ -49,7 +49,7 @@ def fit_flame(
         tracked, provenance=provenance, head_model=model.name, shape=calibration.shape.numpy().astype(np.float32),
         neck=np.zeros((len(faces), 3), np.float32), jaw=np.zeros((len(faces), 3), np.float32),
         intrinsics=intrinsics_of(calibration.focal, tracked.width, tracked.height),
-        world_to_camera=tracking_world_to_camera(), **unpack(packed),
+        world_to_camera=tracking_world_to_camera().astype(np.float32), **unpack(packed),
     )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def faces_of(tracked: Tracked) -> list[Face | None]:
 
 def intrinsics_of(focal: float, width: int, height: int) -> np.ndarray:
     """Pinhole matrix [3,3] with the principal point in the middle of the picture."""
-    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], np.float64)
+    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], np.float32)
 
 
 def pack(track: HeadTrack) -> np.ndarray:
@@ -117,5 +117,5 @@ def to_motion(tracked: Tracked, provenance: Provenance, audio: bytes | None = No
         width=tracked.width, height=tracked.height, times=tracked.times, status=tracked.status,
         expression=tracked.expression, rotation=tracked.rotation, translation=tracked.translation, neck=tracked.neck,
         jaw=tracked.jaw, eyes=tracked.eyes, intrinsics=tracked.intrinsics, world_to_camera=tracked.world_to_camera,
-        shape=tracked.shape, neutral_expression=neutral, head_model=tracked.head_model, audio=audio,
+        neutral_expression=neutral, head_model=tracked.head_model, audio=audio,
     )  # fmt: skip

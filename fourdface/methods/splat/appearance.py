@@ -13,6 +13,7 @@ from scipy.sparse.linalg import spsolve
 INTERIOR_COLOURS = {
     "mouth_bag": (0.20, 0.07, 0.07),
     "tongue": (0.55, 0.25, 0.25),
+    "gums": (0.55, 0.27, 0.27),
     "teeth_upper": (0.80, 0.76, 0.70),
     "teeth_lower": (0.70, 0.66, 0.60),
 }
@@ -53,15 +54,25 @@ def sample_image(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     )
 
 
-def interior_colours(regions: dict[str, np.ndarray], light: float, depth_inside: np.ndarray) -> np.ndarray:
+def interior_colours(
+    regions: dict[str, np.ndarray], light: float, depth_inside: np.ndarray, facing: np.ndarray,
+    teeth: np.ndarray | None,
+) -> np.ndarray:  # fmt: skip
     """Colours [V,3] of the mouth's inside; NaN elsewhere.
 
-    light: mean luminance of the face; depth_inside [V]: metres behind the lips, where less light comes in.
+    light: mean luminance of the face; depth_inside [V]: metres behind the lips, where less light comes in; facing
+    [V]: cosine between normals and the head's forward direction, which rounds the teeth; teeth [3]: their colour
+    where the photo shows some.
     """
     colours = np.full((len(depth_inside), 3), np.nan)
     gain = float(np.clip(light / FAIR_FACE, 0.25, 1.25))
     for name, colour in INTERIOR_COLOURS.items():
         mask = regions[name]
         fade = np.exp(-np.clip(depth_inside[mask], 0, None) / 0.03)[:, None]
-        colours[mask] = np.array(colour) * gain * (0.25 + 0.75 * fade)
+        own = np.array(colour) * gain
+        shade = 0.25 + 0.75 * fade
+        if name.startswith("teeth"):
+            own = teeth if teeth is not None else own
+            shade = shade * (0.5 + 0.5 * np.clip(facing[mask], 0, 1)[:, None])
+        colours[mask] = own * shade
     return colours

@@ -99,6 +99,7 @@ def refine_colours(
     alpha = torch.from_numpy(np.clip(matte, 0, 1).astype(np.float32))[..., None]
     plate = torch.from_numpy(avatar.plate_u8.astype(np.float32) / 255)
     index = torch.from_numpy(lifted.pixel_index)
+    four = torch.from_numpy(lifted.cell == 2)[:, None]
     count = len(index)
     person = matte > 0.5
     history = []
@@ -110,7 +111,9 @@ def refine_colours(
         if step == rounds:
             break
         gain = 0.8 * missing / alpha.clamp_min(0.4)
-        update = gain.reshape(-1, 3)[index]
+        padded = torch.nn.functional.pad(gain.permute(2, 0, 1)[None], (0, 1, 0, 1), mode="replicate")
+        pooled = torch.nn.functional.avg_pool2d(padded, 2, stride=1)[0].permute(1, 2, 0)
+        update = torch.where(four, pooled.reshape(-1, 3)[index], gain.reshape(-1, 3)[index])
         avatar.colours[:count] = (avatar.colours[:count] + update).clamp(-0.25, 1.25)
     return history
 

@@ -18,7 +18,7 @@ from ...blocks.head_model import HeadModel
 from ...ops.bind_gaussians import bind_inverse
 from ...ops.rasterize_mesh import rasterize_mesh
 from . import appearance
-from .plate import background_plate, foreground_colours
+from .plate import background_plate, fill_smoothly, foreground_colours
 from .rig import HeadState, Rig
 from .surface import Shell, View, blend_to_mesh, build_shell
 
@@ -27,6 +27,15 @@ PIXEL_SIGMA = 0.45
 SAMPLE_SPREAD = 0.62
 """Deviation of a mesh sample's Gaussian over its spacing."""
 OPACITY = 0.97
+HIDDEN_SPACING = 2.2
+"""Spacing of mesh samples in pixels of the photo."""
+GRAZING = 0.45
+"""Cosine below which a surface is seen too obliquely for its pixels alone to cover it from the side."""
+INNER = (
+    "mouth_bag", "tongue", "gums", "teeth_upper", "teeth_lower", "eyeball_left", "eyeball_right", "eye_sockets",
+)  # fmt: skip
+DETAILED = (*INNER, "lips", "eyelids")
+"""Regions whose pixels are never merged."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +62,14 @@ class Bound:
 
 @dataclass(frozen=True)
 class Lifted:
-    """Result of `lift_photo`: the Gaussians, how many of them are pixels (they come first) with their pixel index
-    [P], the background plate [H,W,3] and the foreground target [H,W,3]."""
+    """Result of `lift_photo`: the Gaussians, of which the first P stand for pixels of the photo; their flat pixel
+    index [P] (upper left of the cell) and cell size [P] (1, or 2 for four pixels in one); the background plate
+    [H,W,3]."""
 
     gaussians: Bound
     pixel_index: np.ndarray
+    cell: np.ndarray
     plate: np.ndarray
-    target: np.ndarray
 
 
 @dataclass
@@ -84,12 +94,12 @@ def lift_photo(image: np.ndarray, matte: np.ndarray, view: View, model: HeadMode
     plate = background_plate(image, matte)
     foreground = foreground_colours(image, matte, plate)
     shell = _shell_of(scene)
-    pixels, pixel_index, labels = _pixel_layer(scene, shell, foreground)
+    pixels, pixel_index, cell, labels = _pixel_layer(scene, shell, foreground)
     hidden = _hidden_layer(scene, labels, foreground)
     back = _back_layer(scene, shell, foreground)
     bound = [_bind_world(rig, scene, pixels), hidden, _bind_world(rig, scene, back)]
     joined = Bound(*(np.concatenate([getattr(b, name) for b in bound]) for name in Bound.__dataclass_fields__))
-    return Lifted(joined, pixel_index, plate, foreground)
+    return Lifted(joined, pixel_index, cell, plate)
 
 
 def _make_scene(image: np.ndarray, matte: np.ndarray, view: View, model: HeadModel, rig: Rig) -> _Scene:
@@ -119,29 +129,76 @@ def _shell_of(scene: _Scene) -> Shell:
 # --- layer 1: pixels ------------------------------------------------------------------------------------------------
 
 
-def _pixel_layer(scene: _Scene, shell: Shell, foreground: np.ndarray) -> tuple[Layer, np.ndarray, np.ndarray]:
-    """Gaussians of all matte pixels; also their flat pixel index and the head triangle of each pixel [H,W] (-1)."""
+def _pixel_layer(
+    scene: _Scene, shell: Shell, foreground: np.ndarray
+) -> tuple[Layer, np.ndarray, np.ndarray, np.ndarray]:
+    """Gaussians of all matte pixels, with their flat pixel index [P] and cell size [P]; also the head triangle of
+    each pixel [H,W] (-1: on the chain)."""
     view = scene.view
     person = scene.matte > 0.03
     labels, direct = _bind_pixels(scene, person)
-    on_mesh = labels >= 0
-    covered = on_mesh & direct
-    reach = 0.05 * view.height
-    depth = blend_to_mesh(shell.front, scene.mesh_depth, covered, reach)
+    depth = blend_to_mesh(shell.front, scene.mesh_depth, direct, 0.05 * view.height)
     columns, rows = view.grid()
     points = view.unproject(columns, rows, depth.astype(np.float64))
-    covariance = _pixel_covariances(scene, points, depth, labels)
-    triangle = np.where(on_mesh, labels, scene.rig.proxy_triangle(_chain_level(scene, points, rows)))
-    index = np.flatnonzero(person)
-    alpha = scene.matte.reshape(-1)[index]
+    covariance = _pixel_covariances(scene, points, depth, PIXEL_SIGMA)
+    triangle = np.where(labels >= 0, labels, scene.rig.proxy_triangle(_chain_level(scene, points, rows)))
+    merged = _mergeable(scene, foreground, depth, labels)
+    index, cell = _cells(person, merged)
+    four = (cell == 2)[:, None]
+
+    def at(field: np.ndarray, channels: int) -> np.ndarray:
+        flat = field.reshape(-1, channels)
+        pooled = _pool(field.reshape(view.height, view.width, channels)).reshape(-1, channels)
+        return np.where(four, pooled[index], flat[index])
+
     layer = Layer(
-        points.reshape(-1, 3)[index],
-        covariance.reshape(-1, 6)[index],
-        foreground.reshape(-1, 3)[index],
-        np.clip(alpha, 0, 1) * OPACITY,
-        triangle.reshape(-1)[index],
-    )
-    return layer, index, labels
+        at(points, 3), at(covariance, 6) * np.where(four, 4.0, 1.0), at(foreground, 3),
+        np.clip(at(scene.matte, 1)[:, 0], 0, 1) * OPACITY, triangle.reshape(-1)[index],
+    )  # fmt: skip
+    return layer, index, cell, labels
+
+
+def _pool(field: np.ndarray) -> np.ndarray:
+    """Mean over the 2x2 cell that starts at each pixel [H,W,C] (repeating the last row and column)."""
+    padded = np.pad(field, ((0, 1), (0, 1), (0, 0)), mode="edge")
+    return 0.25 * (padded[:-1, :-1] + padded[1:, :-1] + padded[:-1, 1:] + padded[1:, 1:])
+
+
+def _cells(person: np.ndarray, merged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flat index and size of every Gaussian's cell: 2x2 where `merged` [H/2,W/2], single pixels elsewhere."""
+    height, width = person.shape
+    big = np.zeros_like(person)
+    big[: merged.shape[0] * 2, : merged.shape[1] * 2] = np.repeat(np.repeat(merged, 2, 0), 2, 1)
+    corner = np.zeros_like(person)
+    corner[: merged.shape[0] * 2 : 2, : merged.shape[1] * 2 : 2] = merged
+    single = np.flatnonzero(person & ~big)
+    four = np.flatnonzero(corner)
+    index = np.concatenate([single, four])
+    return index, np.concatenate([np.ones(len(single), np.int64), np.full(len(four), 2, np.int64)])
+
+
+def _mergeable(scene: _Scene, foreground: np.ndarray, depth: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """2x2 cells [H/2,W/2] that one Gaussian can stand for: calm colour, no edge, outside eyes and mouth."""
+    height, width = scene.matte.shape
+    rows, columns = height // 2, width // 2
+
+    def blocks(field: np.ndarray) -> np.ndarray:
+        cut = field[: 2 * rows, : 2 * columns]
+        return cut.reshape(rows, 2, columns, 2, *field.shape[2:]).swapaxes(1, 2).reshape(rows, columns, 4, -1)
+
+    calm = np.ptp(blocks(foreground), axis=2).max(-1) < MERGE_RANGE
+    solid = blocks(scene.matte[..., None]).min((2, 3)) > 0.97
+    unit = float(np.median(depth)) / scene.view.intrinsics[0, 0]
+    smooth = np.ptp(blocks(depth[..., None]), axis=2)[..., 0] < 4 * unit
+    detailed = np.any([scene.face_regions[name] for name in DETAILED], axis=0)
+    fine = blocks((detailed[np.maximum(labels, 0)] & (labels >= 0))[..., None]).any((2, 3))
+    on_mesh = blocks((labels >= 0)[..., None])
+    pure = on_mesh.all((2, 3)) | ~on_mesh.any((2, 3))
+    return calm & solid & smooth & pure & ~fine
+
+
+MERGE_RANGE = 0.06
+"""Largest difference of colour in a 2x2 cell that one Gaussian replaces."""
 
 
 def _bind_pixels(scene: _Scene, person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,21 +212,21 @@ def _bind_pixels(scene: _Scene, person: np.ndarray) -> tuple[np.ndarray, np.ndar
     scalp = scene.face_regions["scalp"][safe] & (drawn >= 0)
     skin = (drawn >= 0) & ~scalp
     eyes = (scene.face_regions["eyeball_left"] | scene.face_regions["eyeball_right"])[safe] & (drawn >= 0)
-    labels = np.where(skin, drawn, -1)
+    labels = drawn.copy()
     if not skin.any():
         return labels, skin
-    width = np.ptp(np.flatnonzero(skin.any(0))) + 1
+    columns, rows_used = np.flatnonzero(skin.any(0)), np.flatnonzero(skin.any(1))
+    width = np.ptp(columns) + 1
     distance, nearest = ndimage.distance_transform_edt(~skin, return_indices=True)
-    upper = np.flatnonzero(skin.any(1))[0]
     rows = np.arange(scene.view.height)[:, None]
-    near = person & ~skin & ~scalp & (distance < 0.035 * width) & (rows > upper + 0.35 * np.ptp(np.flatnonzero(skin.any(1))))
+    low = rows > rows_used[0] + 0.35 * np.ptp(rows_used)
+    near = person & (drawn < 0) & (distance < 0.035 * width) & low
     labels = np.where(near, drawn[nearest[0], nearest[1]], labels)
     if eyes.any():
         rim = max(1.0, 0.006 * width)
         inside = ndimage.distance_transform_edt(eyes)
         edge = eyes & (inside <= rim)
-        lids = skin & ~eyes
-        _, at = ndimage.distance_transform_edt(~lids, return_indices=True)
+        _, at = ndimage.distance_transform_edt(~(skin & ~eyes), return_indices=True)
         labels = np.where(edge, drawn[at[0], at[1]], labels)
     return labels.astype(np.int32), skin
 
@@ -200,25 +257,24 @@ TORSO_PIN = 0.6
 """How far the torso is held by the picture's lower edge: 1 would nail the edge, 0 lets the whole torso follow."""
 
 
-def _pixel_covariances(scene: _Scene, points: np.ndarray, depth: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _pixel_covariances(scene: _Scene, points: np.ndarray, depth: np.ndarray, sigma: float) -> np.ndarray:
     """Covariances [H,W,6]: each pixel's footprint on the surface, flat along the surface's normal."""
-    slope = 2.5 * depth / scene.view.intrinsics[0, 0]  # metres of depth a pixel may span: about 68 degrees
+    unit = depth / scene.view.intrinsics[0, 0]
     tangents = []
     for axis in (1, 0):
         step = np.gradient(points, axis=axis)
-        jump = np.gradient(depth, axis=axis)
-        flat = np.abs(jump) > slope
+        jump = np.abs(np.gradient(depth, axis=axis)) > STEEPEST * unit
         # at a jump of depth the footprint stays parallel to the picture
-        unit = depth / scene.view.intrinsics[0, 0]
-        direction = scene.view.world_to_camera[1 - axis, :3] if axis == 1 else scene.view.world_to_camera[1, :3]
-        step = np.where(flat[..., None], unit[..., None] * direction, step)
-        tangents.append(step)
+        flat = unit[..., None] * scene.view.world_to_camera[1 - axis, :3]
+        tangents.append(np.where(jump[..., None], flat, step))
     u, v = tangents
     normal = np.cross(u, v)
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
-    thin = 0.25 * depth / scene.view.intrinsics[0, 0]
-    scaled = [PIXEL_SIGMA * u, PIXEL_SIGMA * v, PIXEL_SIGMA * thin[..., None] * normal]
-    return _outer_sum(scaled)
+    return _outer_sum([sigma * u, sigma * v, 0.25 * sigma * unit[..., None] * normal])
+
+
+STEEPEST = 6.0
+"""Pixels of depth that one pixel's footprint may span; beyond this it is an edge and no slope."""
 
 
 def _outer_sum(vectors: list[np.ndarray]) -> np.ndarray:
@@ -235,10 +291,8 @@ def _outer_sum(vectors: list[np.ndarray]) -> np.ndarray:
 
 def _hidden_layer(scene: _Scene, labels: np.ndarray, foreground: np.ndarray) -> Bound:
     """Samples of the head mesh that the photo's pixels do not cover, in triangle coordinates."""
-    model, view = scene.model, scene.view
-    count = len(model.template)
-    keep = ~scene.face_regions["scalp"]
-    number = _sample_counts(scene, keep)
+    model = scene.model
+    number = _sample_counts(scene)
     triangle = np.repeat(np.arange(len(model.faces)), number)
     within = np.arange(len(triangle)) - np.repeat(np.cumsum(number) - number, number)
     barycentric = _triangle_points(within, triangle)
@@ -246,8 +300,9 @@ def _hidden_layer(scene: _Scene, labels: np.ndarray, foreground: np.ndarray) -> 
     points = (barycentric[..., None] * corners).sum(1)
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
-    frontmost = _frontmost(scene, points, normal, labels, triangle)
-    chosen = ~frontmost
+    covered = _frontmost(scene, points, normal, labels, triangle, GRAZING)
+    scalp = scene.face_regions["scalp"][triangle]
+    chosen = ~covered & ~(scalp & (_facing(scene, points, normal) < -0.2)) & ~_beside_person(scene, points)
     triangle, barycentric, points = triangle[chosen], barycentric[chosen], points[chosen]
     colours = _hidden_colours(scene, foreground, triangle, barycentric, points, labels)
     share = SAMPLE_SPREAD**2 / (np.sqrt(3) * number[triangle])
@@ -256,17 +311,16 @@ def _hidden_layer(scene: _Scene, labels: np.ndarray, foreground: np.ndarray) -> 
     local_covariance[:, 1] = -0.5 * share
     local_covariance[:, 5] = 0.02 * share
     local_mean = np.concatenate([barycentric[:, 1:], np.zeros((len(triangle), 1))], 1)
-    del count, view
     return Bound(
         triangle.astype(np.int32), local_mean.astype(np.float32), local_covariance, colours.astype(np.float32),
         np.full(len(triangle), 0.95, np.float32),
     )  # fmt: skip
 
 
-def _sample_counts(scene: _Scene, keep: np.ndarray) -> np.ndarray:
+def _sample_counts(scene: _Scene) -> np.ndarray:
     """Samples [F] for each triangle, from the largest area it takes in the photo's pose or with lids and mouth moved."""
     rig, source = scene.rig, scene.rig.source
-    spacing = 1.6 * _metres_per_pixel(scene)
+    spacing = HIDDEN_SPACING * _metres_per_pixel(scene)
     largest = np.zeros(len(scene.model.faces))
     moved = source.expression.clone()
     for name in ("eyeBlinkLeft", "eyeBlinkRight", "jawOpen"):
@@ -278,7 +332,7 @@ def _sample_counts(scene: _Scene, keep: np.ndarray) -> np.ndarray:
             np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1
         )
         largest = np.maximum(largest, area)
-    return np.where(keep, np.clip(np.ceil(largest / spacing**2), 1, 60), 0).astype(int)
+    return np.clip(np.ceil(largest / spacing**2), 1, 40).astype(int)
 
 
 def _metres_per_pixel(scene: _Scene) -> float:
@@ -295,23 +349,41 @@ def _triangle_points(index: np.ndarray, triangle: np.ndarray) -> np.ndarray:
     return np.stack([1 - a - b, a, b], -1)
 
 
-def _frontmost(
-    scene: _Scene, points: np.ndarray, normal: np.ndarray, labels: np.ndarray, triangle: np.ndarray
-) -> np.ndarray:
-    """Which mesh points [N] the photo shows (or shows to be no part of the person), so that pixels stand for them."""
-    pixels, depth = scene.view.project(points)
-    column = np.floor(pixels[:, 0]).astype(int)
-    row = np.floor(pixels[:, 1]).astype(int)
-    inside = (column >= 0) & (row >= 0) & (column < scene.view.width) & (row < scene.view.height)
-    column, row = np.clip(column, 0, scene.view.width - 1), np.clip(row, 0, scene.view.height - 1)
-    drawn = scene.face_index[row, column] >= 0
-    eye = scene.view.world_to_camera
-    camera = -eye[:3, :3].T @ eye[:3, 3]
-    to_camera = camera - points
+def _facing(scene: _Scene, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """Cosine [N] between surface normals and the direction to the photo's camera."""
+    matrix = scene.view.world_to_camera
+    to_camera = -matrix[:3, :3].T @ matrix[:3, 3] - points
     to_camera /= np.linalg.norm(to_camera, axis=-1, keepdims=True)
-    facing = (normal * to_camera).sum(-1)
-    close = np.abs(depth - scene.mesh_depth[row, column]) < 0.004
-    seen = inside & drawn & close & (facing > 0.12)
+    return (normal * to_camera).sum(-1)
+
+
+def _pixel_of(scene: _Scene, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column (clamped into the picture), whether they are inside, and depth_z of world points [N,3]."""
+    pixels, depth = scene.view.project(points)
+    column, row = np.floor(pixels[:, 0]).astype(int), np.floor(pixels[:, 1]).astype(int)
+    inside = (column >= 0) & (row >= 0) & (column < scene.view.width) & (row < scene.view.height)
+    return np.clip(row, 0, scene.view.height - 1), np.clip(column, 0, scene.view.width - 1), inside, depth
+
+
+def _shown(scene: _Scene, points: np.ndarray) -> np.ndarray:
+    """Which points [N] of the mesh are its front in the photo, whatever the photo shows there."""
+    row, column, inside, depth = _pixel_of(scene, points)
+    drawn = scene.face_index[row, column] >= 0
+    return inside & drawn & (np.abs(depth - scene.mesh_depth[row, column]) < 0.004)
+
+
+def _beside_person(scene: _Scene, points: np.ndarray) -> np.ndarray:
+    """Which points [N] stand in front of what the photo shows to be background: the person is slimmer there."""
+    row, column, _, _ = _pixel_of(scene, points)
+    return _shown(scene, points) & (scene.matte[row, column] < 0.5)
+
+
+def _frontmost(
+    scene: _Scene, points: np.ndarray, normal: np.ndarray, labels: np.ndarray, triangle: np.ndarray, steepest: float
+) -> np.ndarray:
+    """Which mesh points [N] the photo shows well (cosine above `steepest`), so that pixels stand for them."""
+    row, column, _, _ = _pixel_of(scene, points)
+    seen = _shown(scene, points) & (_facing(scene, points, normal) > steepest)
     # an eyeball's rim belongs to the lid now: the eyeball under it needs samples of its own
     eyes = scene.face_regions["eyeball_left"] | scene.face_regions["eyeball_right"]
     label = np.maximum(labels[row, column], 0)
@@ -338,6 +410,9 @@ def _hidden_colours(
         smooth = foreground_smooth(foreground, scene.matte)
         detail = appearance.sample_image(foreground, pixels[use]) - appearance.sample_image(smooth, pixels[use])
         colours[use] = colours[use] + detail
+    direct = _shown(scene, points) & skin
+    if direct.any():
+        colours[direct] = appearance.sample_image(foreground, scene.view.project(points[direct])[0])
     for side in ("left", "right"):
         mask = scene.face_regions[f"eyeball_{side}"][triangle]
         if mask.any():
@@ -354,8 +429,7 @@ def foreground_smooth(foreground: np.ndarray, matte: np.ndarray) -> np.ndarray:
 
 
 def _skin_faces(scene: _Scene) -> np.ndarray:
-    inner = ("mouth_bag", "tongue", "teeth_upper", "teeth_lower", "eyeball_left", "eyeball_right")
-    return ~np.any([scene.face_regions[name] for name in inner], axis=0)
+    return ~np.any([scene.face_regions[name] for name in INNER], axis=0)
 
 
 def _vertex_colours(scene: _Scene, foreground: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -371,20 +445,14 @@ def _vertex_colours(scene: _Scene, foreground: np.ndarray, labels: np.ndarray) -
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
     any_face = np.zeros(count, int)
     any_face[faces.reshape(-1)] = np.repeat(np.arange(len(faces)), 3)
-    seen = _frontmost(scene, vertices, normal, labels, any_face)
+    seen = _frontmost(scene, vertices, normal, labels, any_face, 0.3)
     pixels, _ = scene.view.project(vertices)
-    row = np.clip(pixels[:, 1].astype(int), 0, scene.view.height - 1)
-    column = np.clip(pixels[:, 0].astype(int), 0, scene.view.width - 1)
+    row, column, _, _ = _pixel_of(scene, vertices)
     seen &= scene.matte[row, column] > 0.9
-    to_camera = -scene.view.world_to_camera[:3, :3].T @ scene.view.world_to_camera[:3, 3] - vertices
-    to_camera /= np.linalg.norm(to_camera, axis=-1, keepdims=True)
-    seen &= (normal * to_camera).sum(-1) > 0.3
-    inner = np.zeros(count, bool)
-    for name in ("mouth_bag", "tongue", "teeth_upper", "teeth_lower", "eyeball_left", "eyeball_right"):
-        inner |= model.regions[name].numpy()
+    inner = np.any([model.regions[name].numpy() for name in INNER], axis=0)
     smooth = foreground_smooth(foreground, scene.matte)
     colours = appearance.sample_image(smooth, pixels)
-    known = seen & ~inner & ~model.regions["scalp"].numpy()
+    known = seen & ~inner
     mirror = model.mirror_vertices.numpy()
     laplacian = appearance.graph_laplacian(faces, count)
     mirrored = ~known & known[mirror] & ~inner
@@ -398,10 +466,29 @@ def _vertex_colours(scene: _Scene, foreground: np.ndarray, labels: np.ndarray) -
     lips = model.regions["lips"].numpy()
     rest = scene.rig._neutral.numpy()
     depth_inside = np.percentile(rest[lips, 2], 80) - 0.012 - rest[:, 2]
-    interior = appearance.interior_colours({k: v.numpy() for k, v in model.regions.items()}, light, depth_inside)
+    teeth = _visible_teeth(scene, foreground, labels)
+    interior = appearance.interior_colours(
+        {k: v.numpy() for k, v in model.regions.items()}, light, depth_inside, normal @ _head_forward(scene), teeth
+    )
     own = ~np.isnan(interior[:, 0])
     colours[own] = interior[own]
     return np.clip(colours, 0, 1), seen.astype(float)
+
+
+def _head_forward(scene: _Scene) -> np.ndarray:
+    """Where the head looks in the photo's pose, world [3]."""
+    return scene.rig.source_rotation.numpy()[:, 2]
+
+
+def _visible_teeth(scene: _Scene, foreground: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    """Typical colour [3] of teeth that the photo shows, None where it shows (almost) none."""
+    teeth = scene.face_regions["teeth_upper"] | scene.face_regions["teeth_lower"]
+    mask = (labels >= 0) & teeth[np.maximum(labels, 0)]
+    if mask.sum() < 40:
+        return None
+    colours = foreground[mask]
+    bright = colours.sum(1)
+    return np.median(colours[bright >= np.quantile(bright, 0.6)], axis=0)
 
 
 def _eyeball_colours(
@@ -450,18 +537,21 @@ def _angle(directions: np.ndarray, axis: np.ndarray) -> np.ndarray:
 
 def _back_layer(scene: _Scene, shell: Shell, foreground: np.ndarray) -> Layer:
     """Coarse back of hair and torso: every third pixel of the matte, in a calm version of the front's colours."""
-    step = 3
+    step = 4
     view = scene.view
     columns, rows = view.grid()
     solid = ndimage.minimum_filter(scene.matte, 5) > 0.6
     pick = np.zeros_like(solid)
     pick[::step, ::step] = True
-    pick &= solid
+    # below the skull the mesh has a nape of its own
+    drawn = scene.face_index >= 0
+    skin = drawn & ~scene.face_regions["scalp"][np.maximum(scene.face_index, 0)]
+    pick &= solid & ~(skin & (shell.rho > 0.92) & (shell.head_share > 0.2))
     depth = shell.back.astype(np.float64)
     points = view.unproject(columns, rows, depth)
     colours = _back_colours(scene, shell, foreground)
     triangle = scene.rig.proxy_triangle(_chain_level(scene, points, rows))
-    covariance = _pixel_covariances(scene, points, depth, triangle) * (1.7 * step) ** 2
+    covariance = _pixel_covariances(scene, points, depth, 0.75 * step)
     return Layer(
         points[pick], covariance[pick], colours[pick], np.full(int(pick.sum()), 0.95), triangle[pick].astype(np.int32)
     )
@@ -469,13 +559,12 @@ def _back_layer(scene: _Scene, shell: Shell, foreground: np.ndarray) -> Layer:
 
 def _back_colours(scene: _Scene, shell: Shell, foreground: np.ndarray) -> np.ndarray:
     """Colours [H,W,3] of the back: hair where the photo shows hair, smoothly carried over the face's place."""
-    from .plate import fill_smoothly
-
     drawn = scene.face_index >= 0
     skin = drawn & ~scene.face_regions["scalp"][np.maximum(scene.face_index, 0)]
-    skin = ndimage.binary_dilation(skin, iterations=3)
-    hair = (scene.matte > 0.9) & ~(skin & (shell.head_share > 0.3))
-    if hair.sum() < 50:
+    skin = ndimage.binary_dilation(skin, iterations=max(3, round(0.012 * scene.view.height)))
+    upper = shell.head_share > 0.3
+    hair = (scene.matte > 0.9) & ~(skin & upper)
+    if (hair & upper).sum() < 50:
         hair = scene.matte > 0.9
     filled = fill_smoothly(foreground, hair)
     return np.stack([ndimage.gaussian_filter(filled[..., c], 4) for c in range(3)], -1)

@@ -49,7 +49,7 @@ def background_plate(image: np.ndarray, matte: np.ndarray) -> np.ndarray:
 
     The matte is widened first, because its soft rim still holds hair and skin.
     """
-    margin = max(2, round(0.012 * max(matte.shape)))
+    margin = max(2, round(0.02 * max(matte.shape)))
     person = ndimage.binary_dilation(matte > 0.04, iterations=margin)
     if person.all():
         return np.broadcast_to(image.mean((0, 1)), image.shape).astype(np.float32)
