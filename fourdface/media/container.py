@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import av
 import av.error
+import av.stream
 
 from fourdface.errors import FourdError
 from fourdface.media.sniff import describe_source
@@ -26,6 +27,8 @@ _FORMATS = (
     "swf,tta,vc1,vvc,w64,wav,webm,webp_pipe,wtv,wv,yuv4mpegpipe"
 )
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+# PyAV 17 cannot skip streams; it then reads them for nothing.
+_DISCARD_ALL = getattr(getattr(av.stream, "Discard", None), "all", None)
 AV_ERRORS = (av.error.FFmpegError, OSError, ValueError, UnicodeDecodeError)
 
 
@@ -96,9 +99,12 @@ def unreadable_message(path: Path, name: str) -> str:
 def robust_demux(container: Any, stream: Any, damage: list[str], max_retries: int = 16) -> Iterator[Any]:
     """Yield a stream's packets (no flush packet); a read error is noted in `damage`, then reading goes on.
 
-    Demuxers resynchronise after a bad block; an error that repeats without any packet between is the end of the file.
+    Demuxers resynchronise after a bad block, so a few errors are survived; all other streams are skipped unread.
     """
     retries = 0
+    for other in container.streams:
+        if other.index != stream.index and _DISCARD_ALL is not None:
+            other.discard = _DISCARD_ALL
     while True:
         try:
             for packet in container.demux(stream):

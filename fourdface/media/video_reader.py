@@ -87,7 +87,7 @@ class VideoReader:
                     f"{self.name} has a video stream ({stream.codec_context.name}) of which no frame can be decoded: "
                     "it is damaged or cut short, give the complete file."
                 )
-            self._set_geometry(first)
+            self._set_geometry(first, stream)
             self._origin = _seconds(first, stream) or Fraction(0)
         self.rate, self.variable_rate = timing.rate, timing.variable
         self.count_hint = timing.count or None
@@ -108,7 +108,7 @@ class VideoReader:
             raise FourdError(f"{self.name} is coded with a codec that PyAV does not know: convert it to H.264 first.")
         return stream
 
-    def _set_geometry(self, first: AvFrame) -> None:
+    def _set_geometry(self, first: AvFrame, stream: Any) -> None:
         if first.width * first.height > MAX_FRAME_PIXELS:
             raise FourdError(
                 f"{self.name} has frames of {first.width}x{first.height} pixels, more than the limit of 7680x4320: "
@@ -118,7 +118,7 @@ class VideoReader:
         matrix = next((bytes(data) for data in side_data if data.type.name == "DISPLAYMATRIX"), None)
         self._quarter_turns, self._mirrored = orientation_of(matrix)
         self.rotation = (-self._quarter_turns % 4) * 90
-        aspect = self._sample_aspect or Fraction(1)
+        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
         # A ratio beyond 4 is a broken header, not an anamorphic lens.
         aspect = aspect if Fraction(1, 4) <= aspect <= 4 else Fraction(1)
         self._size = (max(1, round(first.width * aspect)), first.height)
@@ -142,11 +142,18 @@ class VideoReader:
             stream = container.streams[self._stream_index]
             to_rgb = ToRgb(*self._size, codec=stream.codec_context.name)
             for frame in self._decode(container, stream, damage):
+                try:
+                    image_u8 = upright(to_rgb(frame), self._quarter_turns, self._mirrored)
+                except AV_ERRORS as error:
+                    damage.append(_reason(error))
+                    continue
                 if index:
                     time = self._next_time(_seconds(frame, stream), time)
-                yield VideoFrame(upright(to_rgb(frame), self._quarter_turns, self._mirrored), float(time), index)
+                yield VideoFrame(image_u8, float(time), index)
                 index += 1
                 self._note_damage(damage, index)
+        if index == 0:
+            raise FourdError(f"{self.name}: no frame can be converted to RGB ({', '.join(damage[:1])}).")
         if not damage and self._announced is not None:
             self.warning = (
                 f"{self.name} is cut short: {index} frames could be read, the file announces {self._announced}."
@@ -171,50 +178,86 @@ class VideoReader:
         context = stream.codec_context
         context.thread_type = "AUTO"
         context.thread_count = self._threads
-        self._sample_aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio
         deinterlacer: _Deinterlacer | None = None
         # None at the end flushes the frames that the decoder's threads still hold.
-        for packet in itertools.chain(robust_demux(container, stream, damage), [None]):
-            if packet is not None and packet.is_corrupt:
-                # Cut off by the end of the file: decoding it gives a smeared picture.
-                damage.append("a packet is cut off")
-                continue
+        for packet in itertools.chain(_usable(robust_demux(container, stream, damage), damage), [None]):
             try:
                 frames = context.decode(packet)
             except AV_ERRORS as error:
-                damage.append(getattr(error, "strerror", None) or type(error).__name__)
+                damage.append(_reason(error))
                 continue
             for frame in frames:
                 if deinterlacer is None and self._deinterlace and frame.interlaced_frame:
-                    deinterlacer = _Deinterlacer(stream)
+                    deinterlacer = _Deinterlacer(frame, stream)
                 if deinterlacer is None:
                     yield frame
                 else:
                     yield from deinterlacer.push(frame)
         if deinterlacer is not None:
-            yield from deinterlacer.push(None)
+            yield from deinterlacer.flush()
 
 
 class _Deinterlacer:
     """bwdif, one frame out for each in, touching only frames that are flagged; it looks one frame ahead."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, frame: AvFrame, stream: Any) -> None:
+        self._stream = stream
+        self._build(frame)
+
+    def _build(self, frame: AvFrame) -> None:
+        self._look = (frame.width, frame.height, frame.format.name)
         self._graph = Graph()
-        source = self._graph.add_buffer(template=stream)
+        source = self._graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=Fraction(frame.time_base or self._stream.time_base),
+        )
         bwdif = self._graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
         sink = self._graph.add("buffersink")
         source.link_to(bwdif)
         bwdif.link_to(sink)
         self._graph.configure()
 
-    def push(self, frame: AvFrame | None) -> Iterator[AvFrame]:
-        """Give a frame (None at the end), get those that are ready."""
+    def push(self, frame: AvFrame) -> Iterator[AvFrame]:
+        """Give a frame, get those that are ready. A change of size in mid-stream starts a new filter."""
+        if (frame.width, frame.height, frame.format.name) != self._look:
+            yield from self.flush()
+            self._build(frame)
         self._graph.vpush(frame)
+        yield from self._pull()
+
+    def flush(self) -> Iterator[AvFrame]:
+        """Get the frames that are still inside."""
+        self._graph.vpush(None)
+        yield from self._pull()
+
+    def _pull(self) -> Iterator[AvFrame]:
         while True:
             try:
                 yield self._graph.vpull()
             except (BlockingIOError, EOFError):
                 return
+
+
+def _usable(packets: Iterator[Any], damage: list[str]) -> Iterator[Any]:
+    """Note packets that the demuxer marks as damaged; drop such a one at the end, which is cut off by the file's end.
+
+    Inside a broadcast stream they are worth decoding, for the frames after them build on them.
+    """
+    held = None
+    for packet in packets:
+        if held is not None:
+            yield held
+        held = packet if packet.is_corrupt else None
+        if held is None:
+            yield packet
+        else:
+            damage.append("damaged packet")
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _seconds(frame: AvFrame, stream: Any) -> Fraction | None:

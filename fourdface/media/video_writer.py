@@ -81,13 +81,19 @@ class VideoWriter:
         self._convert = ToBt709()
         self._base = _VFR_TIME_BASE if variable_rate else 1 / self.rate
         self._last_stamp = -1
-        with self._errors():
-            self._container = self._open(target, metadata or {}, fragmented)
-            self._stream = self._add_video(crf, preset, threads)
-            self._audio = AudioMuxer(audio, self._container) if audio is not None and not audio.is_empty() else None
-            # Writing the header here makes a bad folder or a refused size fail before the work, not after it.
-            self._container.start_encoding()
-            self._file.check()
+        self._container: Any = None
+        try:
+            with self._errors():
+                self._file = _Output(target) if fragmented else _SeekableOutput(target)
+                self._container = self._open(metadata or {})
+                self._stream = self._add_video(crf, preset, threads)
+                self._audio = AudioMuxer(audio, self._container) if audio is not None and not audio.is_empty() else None
+                # Writing the header here makes a full disk or a refused size fail before the work, not after it.
+                self._container.start_encoding()
+                self._file.check()
+        except BaseException:
+            self.abort()
+            raise
 
     def write(self, image_u8: np.ndarray, time: float | None = None) -> None:
         """Encode one frame.
@@ -108,7 +114,7 @@ class VideoWriter:
             raise ValueError("VideoWriter.write: give a time with every frame if variable_rate, else with none")
         if any(self._pad):
             image_u8 = np.pad(image_u8, ((0, self._pad[0]), (0, self._pad[1]), (0, 0)), mode="edge")
-        stamp = self.count if time is None else max(round(Fraction(time) / self._base), self._last_stamp + 1)
+        stamp = self.count if time is None else max(round(Fraction(float(time)) / self._base), self._last_stamp + 1)
         with self._errors():
             frame = self._convert(image_u8)
             frame.pts, frame.time_base = stamp, self._base
@@ -150,11 +156,12 @@ class VideoWriter:
 
     def abort(self) -> None:
         """Let go of the output without finishing it."""
-        container, self._container = self._container, None
-        if container is not None:
+        opened = [self._container, getattr(self, "_file", None)]
+        self._container = None
+        for part in opened:
             try:
-                container.close()
-                self._file.close()
+                if part is not None:
+                    part.close()
             except (OSError, ValueError, av.error.FFmpegError) as error:  # the first error is the one to be seen
                 log.debug("closing %s after a failure: %s", self.name, error)
 
@@ -164,13 +171,10 @@ class VideoWriter:
     def _coded_size(self) -> tuple[int, int]:
         return self.width + self._pad[1], self.height + self._pad[0]
 
-    def _open(self, target: Any, metadata: Mapping[str, str], fragmented: bool) -> Any:
-        self._file = _Output(target) if fragmented else _SeekableOutput(target)
-        if isinstance(self._file, _SeekableOutput) and not self._file.seekable():
-            raise UsageError(f"{self.name} cannot seek: write fragmented MP4 to a pipe.")
+    def _open(self, metadata: Mapping[str, str]) -> Any:
         options: dict[str, Any] = {"buffer_size": 1 << 20}
         flags = []
-        if fragmented:
+        if not isinstance(self._file, _SeekableOutput):
             # delay_moov lets fragments have edit lists, so that sound with encoder delay still starts with the picture.
             flags = ["frag_keyframe", "empty_moov", "delay_moov", "default_base_moof"]
         elif self._file.path is not None:
@@ -249,6 +253,11 @@ class _Output:
 
 class _SeekableOutput(_Output):
     """An output that libav may also position, to fill in sizes that it learns at the end."""
+
+    def __init__(self, target: str | os.PathLike[str] | IO[bytes]) -> None:
+        super().__init__(target)
+        if not self.seekable():
+            raise UsageError(f"{getattr(target, 'name', target)} cannot seek: write fragmented MP4 to a pipe.")
 
     def seekable(self) -> bool:
         """Whether the file can be positioned."""

@@ -276,6 +276,42 @@ def test_interlaced_frames_are_deinterlaced(tmp_path, kit):
     assert reader.rate == 25
 
 
+def test_hidden_reference_frames_are_not_counted(tmp_path, kit):
+    kit.Clip(frames=30, codec="libvpx", options={"auto-alt-ref": "0"}).write(tmp_path / "plain.webm")
+    with (
+        av.open(str(tmp_path / "plain.webm")) as source,
+        av.open(str(tmp_path / "hidden.webm"), "w") as output,
+    ):
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for index, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            packet.stream = stream
+            output.mux_one(packet)
+            if index % 7 == 3:  # after some frames a copy with its "show" bit cleared, as encoders put references
+                data = bytearray(bytes(packet))
+                data[0] &= 0xEF
+                hidden = av.Packet(bytes(data))
+                hidden.stream, hidden.time_base = stream, packet.time_base
+                hidden.pts = hidden.dts = packet.pts + 39
+                output.mux_one(hidden)
+    reader = VideoReader(tmp_path / "hidden.webm")
+    assert (reader.rate, reader.variable_rate, reader.count_hint) == (25, False, 30)
+    assert len(list(reader)) == 30
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_size_that_changes_on_the_way(tmp_path, kit, interlaced):
+    options = {"x264-params": "interlaced=1:tff=1"} if interlaced else {}
+    data = b""
+    for size in ((64, 48), (96, 64)):
+        data += kit.Clip(*size, frames=10, options=options).write(tmp_path / "part.ts").read_bytes()
+    (tmp_path / "joined.ts").write_bytes(data)
+    reader = VideoReader(tmp_path / "joined.ts")
+    frames = list(reader)
+    assert len(frames) == 20
+    assert all(f.image_u8.shape == (48, 64, 3) for f in frames)
+    assert all(a.time < b.time for a, b in itertools.pairwise(frames))
+
+
 def test_stream_without_seek_is_spooled(tmp_path, kit):
     data = kit.Clip().write(tmp_path / "a.mp4").read_bytes()
     reader_end, writer_end = os.pipe()

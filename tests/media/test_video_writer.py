@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from fourdface.errors import FourdError
+from fourdface.errors import FourdError, UsageError
 from fourdface.media.audio import AudioTrack
 from fourdface.media.video import VideoReader, VideoWriter
 
@@ -132,6 +132,12 @@ def test_bad_targets_fail_before_the_work(tmp_path):
 def test_full_disk_is_one_sentence(kit):
     with pytest.raises(FourdError, match="cannot write /dev/full: No space left on device"):
         write("/dev/full", kit, fragmented=True)
+
+
+def test_pipe_needs_fragments():
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb"), os.fdopen(write_end, "wb") as pipe, pytest.raises(UsageError, match="fragmented"):
+        VideoWriter(pipe, 64, 48, 25)
 
 
 def test_an_error_inside_the_block_is_not_masked(tmp_path):
