@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from fourdface.cli.options import json_option
-from fourdface.cli.stream import byte_progress, echo_json
 
 from fourdface.assets import Asset, asset_path, get_asset, load_registry, place_of
 from fourdface.assets.fetch import add_asset, fetch_asset
 from fourdface.assets.licences import accepted_licences
 from fourdface.assets.verify import verify_asset
+from fourdface.cli.options import json_option
+from fourdface.cli.stream import byte_progress, echo_json
 
 accept_option = click.option(
     "--accept-licence", is_flag=True, help="You have read and accept the licence that `fourd assets licences` names."

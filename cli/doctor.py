@@ -9,12 +9,12 @@ import platform
 from typing import Any
 
 import click
-from fourdface.cli.options import json_option
-from fourdface.cli.stream import echo_json
 
 from fourdface import __version__
 from fourdface.assets import asset_folder, load_registry
 from fourdface.assets.verify import verify_asset
+from fourdface.cli.options import json_option
+from fourdface.cli.stream import echo_json
 
 PACKAGES = (
     *("torch", "numpy", "scipy", "pillow", "click", "h5py"),

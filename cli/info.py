@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 import numpy as np
-from fourdface.cli.options import json_option
-from fourdface.cli.stream import echo_json, read_any_artifact
 
 from fourdface.artifacts import Artifact
 from fourdface.artifacts._schema import Spec, is_given, specs
+from fourdface.cli.options import json_option
+from fourdface.cli.stream import echo_json, read_any_artifact
 
 
 @click.command()

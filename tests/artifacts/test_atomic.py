@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from support.artifacts import assert_same, make_avatar
 
 from fourdface.artifacts import Avatar
 from fourdface.artifacts.atomic import replacing
 from fourdface.errors import FourdError, UsageError
+from support.artifacts import assert_same, make_avatar
 
 TESTS = str(Path(__file__).resolve().parents[1])
 

@@ -11,10 +11,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from support.artifacts import MAKERS, assert_same, make_avatar, make_motion, make_tracked
 
 from fourdface.artifacts import KINDS, Avatar, Motion, Tracked, read_any
 from fourdface.errors import FourdError, UsageError
+from support.artifacts import MAKERS, assert_same, make_avatar, make_motion, make_tracked
 
 
 @pytest.fixture

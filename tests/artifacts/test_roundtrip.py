@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from support.artifacts import MAKERS, assert_same, make_avatar, make_motion, make_tracked
 
 from fourdface.artifacts import KINDS, Avatar, Blobs, Motion, Provenance, Source, Tracked, Weights, read_any
+from support.artifacts import MAKERS, assert_same, make_avatar, make_motion, make_tracked
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=40)

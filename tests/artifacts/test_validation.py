@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.artifacts import MAKERS, make_avatar, make_frames, make_motion, make_tracked
 
 from fourdface.errors import FourdError
+from support.artifacts import MAKERS, make_avatar, make_frames, make_motion, make_tracked
 
 
 @pytest.mark.parametrize("kind", MAKERS)
