@@ -3,7 +3,7 @@
 # make test   set everything up and run the tests
 # make lint   ruff on everything, mypy on fourdface/
 # make dev    set up for development only
-# make docs   write the generated pages of docs/ again
+# make docs   write what follows from other files again: pages of docs/, hashes of the embedded assets
 #
 # PYTHON chooses the interpreter (3.10 to 3.13), VENV the place of the virtual environment.
 
@@ -33,6 +33,7 @@ dev: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python scripts/generate_docs.py
+	$(BIN)/python scripts/pin_assets.py
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("fourd needs Python 3.10 or newer: make PYTHON=python3.11" if sys.version_info < (3, 10) else 0)'
