@@ -12,7 +12,7 @@ from fourdface.artifacts.blobs import Blobs
 from fourdface.artifacts.frames import Frames
 from fourdface.artifacts.motion import Motion
 from fourdface.artifacts.provenance import Provenance, Source, Weights
-from fourdface.artifacts.tracked import Tracked
+from fourdface.artifacts.tracked import HeadTrack, Tracked
 
 KINDS: dict[str, type[Artifact]] = {cls.KIND: cls for cls in (Tracked, Motion, Avatar, Frames)}
 """Kind -> class, for readers that take any artifact."""
@@ -32,6 +32,7 @@ __all__ = [
     "Avatar",
     "Blobs",
     "Frames",
+    "HeadTrack",
     "Motion",
     "Provenance",
     "Source",

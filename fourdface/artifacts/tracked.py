@@ -12,12 +12,30 @@ import numpy as np
 from fourdface.artifacts import _checks
 from fourdface.artifacts._schema import array, blobs, integer, text
 from fourdface.artifacts.base import Artifact
+from fourdface.errors import UsageError
 
 STATUS_OK, STATUS_MISSING, STATUS_MULTIPLE, STATUS_LOW = range(4)
 STATUS_NAMES = ("ok", "missing", "multiple", "low")
 """Meaning of `status`: a face, none, several (one was picked), one of low confidence."""
 
 _RADIANS = "axis-angle radians"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeadTrack:
+    """The head that was fitted to T frames; shapes and units as the fields of the same names in `Tracked`."""
+
+    head_model: str
+    shape: np.ndarray
+    expression: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    neck: np.ndarray
+    jaw: np.ndarray
+    eyes: np.ndarray
+    intrinsics: np.ndarray
+    world_to_camera: np.ndarray
+    fit_residual: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,3 +99,10 @@ class Tracked(Artifact):
     def has_head(self) -> bool:
         """Whether a head model was fitted (`fourd fit-flame`)."""
         return self.shape is not None
+
+    def head(self) -> HeadTrack:
+        """The fitted head, all of it; raises UsageError where there is none."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(HeadTrack)}
+        if any(value is None for value in values.values()):
+            raise UsageError("the tracked artifact holds no fitted head; run `fourd fit-flame` on it first")
+        return HeadTrack(**values)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fourdface.errors import FourdError
+from fourdface.errors import FourdError, UsageError
 from support.artifacts import MAKERS, make_avatar, make_frames, make_motion, make_tracked
 
 
@@ -55,6 +55,14 @@ def test_each_mistake_is_named_and_not_written(make: Any, change: dict, sentence
     with pytest.raises(FourdError):
         artifact.write(tmp_path / "a.h5")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_head_is_whole_or_not_there() -> None:
+    tracked = make_tracked()
+    head = tracked.head()
+    assert head.head_model == "open" and head.rotation is tracked.rotation and tracked.has_head
+    with pytest.raises(UsageError, match="run `fourd fit-flame` on it first"):
+        make_tracked(head=False).head()
 
 
 def test_all_mistakes_come_in_one_error() -> None:
