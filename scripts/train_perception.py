@@ -1,6 +1,7 @@
 """Make the weights of the embedded perception networks from a folder of pictures and clips.
 
     train_perception.py label  --images DIR --clips DIR --work DIR --task FILE.task --matte FILE.tflite
+    train_perception.py turn   --work DIR
     train_perception.py train  --work DIR --net landmarks|detector|matte --minutes 100
     train_perception.py export --work DIR --output fourdface/assets/files
     train_perception.py report --work DIR --images DIR --clips DIR
@@ -22,6 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     label = commands.add_parser("label", help="run the teachers and cache their answers")
     label.add_argument("--task", type=Path, required=True, help="MediaPipe face landmarker with blendshapes (.task)")
     label.add_argument("--matte", type=Path, help="portrait segmentation network (.tflite, 256x256)")
+    turn = commands.add_parser("turn", help="add wide head turns made out of the labelled pictures")
     train = commands.add_parser("train", help="train one of the three networks")
     train.add_argument("--net", choices=("landmarks", "detector", "matte"), required=True)
     train.add_argument("--minutes", type=float, default=100.0, help="wall-clock horizon of the learning-rate schedule")
@@ -38,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (label, report):
         command.add_argument("--images", type=Path, action="append", default=[], help="folder of pictures (repeatable)")
         command.add_argument("--clips", type=Path, action="append", default=[], help="folder of clips (repeatable)")
-    for command in (label, train, export, report):
+    for command in (label, turn, train, export, report):
         command.add_argument("--work", type=Path, required=True, help="cache of labels and checkpoints")
     return parser
 
@@ -50,6 +52,10 @@ def main() -> None:
         from perception.label import label
 
         label(args.images, args.clips, args.work, args.task, args.matte)
+    elif args.command == "turn":
+        from perception.turn import turn
+
+        turn(args.work)
     elif args.command == "train":
         from perception.train import train
 

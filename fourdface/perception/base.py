@@ -66,6 +66,13 @@ def require_image(image_u8: npt.NDArray[np.uint8]) -> None:
         raise ValueError(f"image must be uint8 [H,W,3], got {image_u8.dtype} {list(image_u8.shape)}")
 
 
+def box_share(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:
+    """Intersection over the smaller of two boxes (x0, y0, x1, y1)."""
+    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
+    common = float(np.clip(high - low, 0, None).prod())
+    return common / max(min(float((box[2:] - box[:2]).prod()) for box in (first, second)), 1e-9)
+
+
 def box_overlap(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:
     """Intersection over union of two boxes (x0, y0, x1, y1)."""
     low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])

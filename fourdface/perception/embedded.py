@@ -17,7 +17,7 @@ from torch.nn import functional
 from fourdface.assets import asset_path
 from fourdface.blocks.rotation import matrix_to_axis_angle
 from fourdface.errors import FourdError
-from fourdface.perception.base import PRESENCE_THRESHOLD, Detection, Face, box_overlap, require_image
+from fourdface.perception.base import PRESENCE_THRESHOLD, Detection, Face, box_overlap, box_share, require_image
 from fourdface.perception.geometry import (
     CropFrame,
     FloatArray,
@@ -30,10 +30,15 @@ from fourdface.perception.matting import MatteModel
 from fourdface.perception.networks import DETECTOR_STRIDE, LANDMARK_INPUT, DetectorNet, LandmarkNet, MatteNet
 from fourdface.perception.sampling import letterbox, sample_crop
 
-DETECTOR_SIZES = (192, 384)
-SURE_SCORE = 0.55
-DOUBTFUL_SCORE = 0.4
-SURE_PRESENCE = 0.8
+DETECTOR_SIZES = (192, 384, 704)
+"""Longer sides at which the detector looks; those far beyond the picture's own are left out."""
+SHARED = 0.5
+"""Of two faces that share more than this of the smaller one, only the better scored is kept."""
+SURE_SCORE = 0.6
+DOUBTFUL_SCORE = 0.35
+SURE_PRESENCE = 0.9
+SURE_OVERLAP = 0.55
+"""What a doubtful detection must reach in the landmark network: presence, and overlap of its box with the landmarks'."""
 MAX_FACES = 32
 SETTLED = 0.06
 """Analysis looks again while the crop still moves by more than this share of its half side (or radians)."""
@@ -65,11 +70,16 @@ class EmbeddedPerception:
         for candidate in self._candidates(image_u8):
             if len(found) >= MAX_FACES:
                 break
-            face = self.analyse(image_u8, candidate.box)
-            wanted = PRESENCE_THRESHOLD if candidate.score >= SURE_SCORE else SURE_PRESENCE
-            if face.presence < wanted or box_overlap(face.box, candidate.box) < 0.2:
+            sure = candidate.score >= SURE_SCORE
+            # a doubtful one is not worth the search over turns
+            face = (
+                self.analyse(image_u8, candidate.box) if sure else self._settle(image_u8, crop_from_box(candidate.box))
+            )
+            if face.presence < (PRESENCE_THRESHOLD if sure else SURE_PRESENCE):
                 continue
-            if all(box_overlap(face.box, other.box) < 0.4 for other in found):
+            if box_overlap(face.box, candidate.box) < (0.2 if sure else SURE_OVERLAP):
+                continue
+            if all(box_share(face.box, other.box) < SHARED for other in found):
                 found.append(Detection(face.box, candidate.score))
         return sorted(found, key=lambda d: -float((d.box[2:] - d.box[:2]).prod()))
 
@@ -78,6 +88,8 @@ class EmbeddedPerception:
         peaks: list[Detection] = []
         with torch.inference_mode():
             for size in DETECTOR_SIZES:
+                if size > max(DETECTOR_SIZES[0], 1.2 * max(image_u8.shape[:2])):
+                    break
                 picture, scale = letterbox(image_u8, size)
                 output = self._detector(picture.contiguous(memory_format=torch.channels_last))[0]
                 peaks += decode_detections(output, scale)

@@ -54,7 +54,7 @@ class MatteModel:
         box = landmark_box(landmarks)
         x0, y0, x1, y1 = matte_region(box, width, height)
         with torch.inference_mode():
-            region = torch.from_numpy(np.ascontiguousarray(image_u8[y0:y1, x0:x1])).permute(2, 0, 1)[None].float() / 255
+            region = torch.from_numpy(np.array(image_u8[y0:y1, x0:x1], order="C")).permute(2, 0, 1)[None].float() / 255
             coarse = self._coarse(region, torch.from_numpy(box - np.array([x0, y0, x0, y0], dtype=np.float32)))
             refined = refine_alpha(region, coarse)
         alpha = np.zeros((height, width), dtype=np.float32)

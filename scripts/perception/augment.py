@@ -121,20 +121,23 @@ def occlude(image: Tensor, donors: Tensor) -> Tensor:
 
 
 def without_person(image: Tensor, alpha: Tensor) -> Tensor:
-    """Fill the person of [B,3,H,W] (alpha [B,1,H,W], grown) from its surroundings, coarse to fine (sides 5 * 2^k)."""
-    weight = 1 - functional.max_pool2d((alpha > 0.05).float(), 9, 1, 4)
+    """Fill the person of [B,3,H,W] (alpha [B,1,H,W], grown) from its surroundings (sides 5 * 2^k)."""
+    return fill_holes(image, 1 - functional.max_pool2d((alpha > 0.05).float(), 9, 1, 4))
+
+
+def fill_holes(image: Tensor, known: Tensor) -> Tensor:
+    """Fill [B,3,H,W] where `known` [B,1,H,W] is 0 from where it is 1, coarse to fine (sides 5 * 2^k)."""
 
     def pull(colour: Tensor, weight: Tensor) -> Tensor:
         if min(colour.shape[-2:]) <= 5:
-            return (colour.sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-3)).expand_as(
-                colour
-            )
+            mean = colour.sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-3)
+            return mean.expand_as(colour)
         coarse = pull(functional.avg_pool2d(colour, 2), functional.avg_pool2d(weight, 2))
         coarse = functional.interpolate(coarse, size=colour.shape[-2:], mode="bilinear", align_corners=False)
         solid = weight.clamp(0, 1)
         return torch.where(solid > 0.999, colour, colour + (1 - solid) * coarse)
 
-    return pull(image * weight, weight)
+    return pull(image * known, known)
 
 
 STYLES = (line_drawing, painting, stone)

@@ -6,7 +6,7 @@ A shard holds
   coefficients [n,52], rotation [n,3,3] (in the crop's axes), held_out [n] bool, group [n] int (picture or clip)
   scenes     [m,320,320,3] uint8, alpha [m,320,320] uint8, extent [m,2] (valid width, height), scene_face [m] int
   scene_landmarks [m,478,2] float32 scene pixels (NaN where the teacher saw no face)
-  frame_landmarks, frame_coefficients, frame_rotation, frame_index   every labelled frame in source pixels
+  frame_landmarks, frame_coefficients, frame_rotation, frame_depth, frame_index   every labelled frame in source pixels
 No torch here: the teachers may live in an environment of their own.
 """
 
@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from fourdface.perception.geometry import CropFrame, crop_from_landmarks, rotation_about_view
 from perception.split import held_out
-from perception.teacher import LandmarkTeacher, MatteTeacher
+from perception.teacher import LandmarkTeacher, MatteTeacher, TeacherFace
 
 CROP_SIZE = 224
 CROP_SPAN = 1.75
@@ -91,13 +91,19 @@ class ShardWriter:
         for name, value in values.items():
             self._columns.setdefault(name, []).append(value)
 
-    def add_frame(self, index: int, face: tuple[Any, Any, Any]) -> None:
+    def add_frame(self, index: int, face: TeacherFace) -> None:
         """Keep the teacher's numbers of one frame in source pixels."""
-        self._put(frame_index=index, frame_landmarks=face[0], frame_coefficients=face[1], frame_rotation=face[2])
+        self._put(
+            frame_index=index,
+            frame_landmarks=face[0],
+            frame_coefficients=face[1],
+            frame_rotation=face[2],
+            frame_depth=face[3],
+        )
 
-    def add_face(self, image_u8: npt.NDArray[np.uint8], face: tuple[Any, Any, Any], group: int, held: bool) -> None:
+    def add_face(self, image_u8: npt.NDArray[np.uint8], face: TeacherFace, group: int, held: bool) -> None:
         """Keep one face as a training crop."""
-        landmarks, coefficients, rotation = face
+        landmarks, coefficients, rotation, _ = face
         frame = crop_from_landmarks(landmarks)
         if frame.half < 14:
             return
@@ -111,9 +117,14 @@ class ShardWriter:
         )
 
     def add_scene(
-        self, image_u8: npt.NDArray[np.uint8], faces: list[tuple[Any, Any, Any]], group: int, held: bool
+        self,
+        image_u8: npt.NDArray[np.uint8],
+        faces: list[TeacherFace],
+        group: int,
+        held: bool,
+        known: npt.NDArray[np.uint8] | None = None,
     ) -> None:
-        """Keep a small copy of the whole picture with its matte."""
+        """Keep a small copy of the whole picture with its matte (the teacher's, or `known` [H,W])."""
         height, width = image_u8.shape[:2]
         scale = SCENE_SIZE / max(width, height)
         extent = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -123,7 +134,9 @@ class ShardWriter:
         )
         scene[: extent[1], : extent[0]] = np.asarray(resized)
         alpha = np.zeros((SCENE_SIZE, SCENE_SIZE), np.uint8)
-        if self._matte is not None:
+        if known is not None:
+            alpha[: extent[1], : extent[0]] = np.asarray(Image.fromarray(known).resize(extent))
+        elif self._matte is not None:
             alpha[: extent[1], : extent[0]] = self._matte(image_u8, extent)
         points = np.full((4, 478, 2), np.nan, np.float32)
         for slot, face in enumerate(faces[:4]):

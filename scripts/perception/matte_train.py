@@ -46,7 +46,7 @@ class MatteData:
         self.shards = finished_shards(work)
         columns = load_columns(self.shards, SCENE_COLUMNS)
         masked = np.array([any(f"{m.name}-" in s.name for m in masks) for s in self.shards], dtype=bool)
-        empty = np.array(["synthetic_360" in s.name for s in self.shards], dtype=bool)
+        empty = np.array(["synthetic_360" in s.name or s.name.startswith("turned") for s in self.shards], dtype=bool)
         seen = ~np.isnan(columns["scene_landmarks"][:, 0, 0, 0])
         keep = seen & ~columns["scene_held_out"].astype(bool) & ~empty[columns["source"]] & ~masked[columns["source"]]
         self.scenes = torch.from_numpy(columns["scenes"][keep]).permute(0, 3, 1, 2)

@@ -24,6 +24,9 @@ BLENDSHAPE_LANDMARKS = (
 )  # fmt: skip
 
 
+TeacherFace = tuple[Any, Any, Any, Any]
+
+
 class LandmarkTeacher:
     """MediaPipe FaceLandmarker on single pictures."""
 
@@ -41,8 +44,8 @@ class LandmarkTeacher:
         )
         self._landmarker = vision.FaceLandmarker.create_from_options(options)
 
-    def __call__(self, image_u8: npt.NDArray[np.uint8]) -> list[tuple[Any, Any, Any]]:
-        """Picture [H,W,3] -> per face landmarks [478,2] pixels, coefficients [52], rotation [3,3]; largest first."""
+    def __call__(self, image_u8: npt.NDArray[np.uint8]) -> list[TeacherFace]:
+        """Picture [H,W,3] -> largest first: landmarks [478,2] px, coefficients [52], rotation [3,3], depth [478] px."""
         height, width = image_u8.shape[:2]
         picture = self._mediapipe.Image(
             image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image_u8)
@@ -57,7 +60,8 @@ class LandmarkTeacher:
             coefficients[:51] = [s.score for s in shapes[1:52]]
             scaled = np.asarray(matrix, dtype=np.float64)[:3, :3]
             u, _, v = np.linalg.svd(scaled)
-            faces.append((landmarks, coefficients, (u @ v).astype(np.float32)))
+            depth = np.array([p.z * width for p in points], dtype=np.float32)  # away from the viewer, pixels
+            faces.append((landmarks, coefficients, (u @ v).astype(np.float32), depth))
         faces.sort(key=lambda face: -float(np.ptp(face[0], axis=0).max()))
         return faces
 
