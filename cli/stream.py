@@ -182,17 +182,28 @@ def copy_to_stdout(path: Path) -> None:
         raise FourdError(f"cannot write to standard output: {reason(error)}") from error
 
 
+def check_folder(place: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written; call it before computing, `output_folder` calls it again.
+
+    Raises UsageError for a file of that name, or for a folder with files in it unless `overwrite` is given.
+    """
+    if place.is_dir():
+        if any(place.iterdir()) and not overwrite:
+            raise UsageError(f"{place} is a folder with files in it; give --overwrite to replace it")
+    elif place.exists():
+        raise UsageError(f"{place} is a file, and a folder is wanted; name another place")
+    else:
+        check_place(place, overwrite=False)
+
+
 @contextlib.contextmanager
 def output_folder(place: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a temporary folder beside `place` for a sequence of files; it takes that name when the block succeeds.
 
     An existing folder that is not empty needs `overwrite`, and is then replaced as a whole.
     """
-    filled = place.is_dir() and any(place.iterdir())
-    if filled and not overwrite:
-        raise UsageError(f"{place} is a folder with files in it; give --overwrite to replace it")
-    if not place.is_dir():
-        check_place(place, overwrite=False)
+    check_folder(place, overwrite=overwrite)
+    place = Path(os.path.abspath(place))  # so that "." and "x/" have a name and a folder around them
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
     except OSError as error:

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from fourdface.artifacts import Avatar, Motion
+from fourdface.cli.stream import check_folder, output_folder
+from fourdface.errors import FourdError, UsageError
 from support.artifacts import assert_same, make_avatar, make_motion
 
 TESTS = str(Path(__file__).resolve().parents[1])
@@ -46,7 +48,7 @@ def shell(script: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
 
 def one_sentence(result: subprocess.CompletedProcess[bytes]) -> str:
     text = result.stderr.decode()
-    assert text.count("\n") == 1 and text.startswith("fourd ") and "Traceback" not in text, text
+    assert text.count("\n") == 1 and text.startswith("fourd") and "Traceback" not in text, text
     return text
 
 
@@ -315,3 +317,33 @@ def test_progress_and_colour_on_a_terminal() -> None:
     seen = read_terminal(master)
     assert process.wait(timeout=30) == 0
     assert b"making" in seen and b"3/3" in seen
+
+
+# ------------------------------------------------------------------------------------------------------------- folders
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    place = tmp_path / "frames"
+    with output_folder(place, overwrite=False) as folder:
+        (folder / "0.png").write_text("0")
+        assert not place.exists() and folder.parent == tmp_path
+    assert files(tmp_path) == ["frames"] and files(place) == ["0.png"]
+    with pytest.raises(RuntimeError), output_folder(place, overwrite=True) as folder:
+        (folder / "1.png").write_text("1")
+        raise RuntimeError
+    assert files(tmp_path) == ["frames"] and files(place) == ["0.png"]
+    with output_folder(place, overwrite=True) as folder:
+        (folder / "1.png").write_text("1")
+    assert files(tmp_path) == ["frames"] and files(place) == ["1.png"]
+
+
+def test_a_folder_with_files_needs_overwrite_and_an_empty_one_does_not(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with output_folder(tmp_path / "empty", overwrite=False) as folder:
+        (folder / "0.png").touch()
+    with pytest.raises(UsageError, match="is a folder with files in it; give --overwrite"):
+        check_folder(tmp_path / "empty", overwrite=False)
+    with pytest.raises(UsageError, match="is a file, and a folder is wanted"):
+        check_folder(tmp_path / "empty" / "0.png", overwrite=True)
+    with pytest.raises(FourdError, match="does not exist"):
+        check_folder(tmp_path / "no" / "frames", overwrite=False)
