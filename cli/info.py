@@ -1,29 +1,40 @@
-"""`fourd info`: say what an artifact holds."""
+"""`fourd info`: say what an artifact or a video holds."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from fourdface.artifacts import Artifact
+from fourdface.artifacts import Artifact, read_any
 from fourdface.artifacts._schema import Spec, is_given, specs
 from fourdface.cli.options import json_option
-from fourdface.cli.stream import echo_json, read_any_artifact
+from fourdface.cli.stream import STDIN, STREAM, echo_json, input_file
 
 
 @click.command()
 @click.argument("file", default="-")
 @json_option
 def command(file: str, as_json: bool) -> None:
-    """Say what the artifact FILE holds (default: standard input), after checking it whole."""
-    summary = summarise(read_any_artifact(file))
+    """Say what FILE holds (default: standard input): an artifact, checked whole, or a video and its tags."""
+    name = STDIN if file == STREAM else file
+    with input_file(file, "a fourd artifact", "pipe it in, or give a file name") as path:
+        summary = summarise_video(path) if is_video(path) else summarise(read_any(path, name=name))
     if as_json:
         echo_json(summary)
-        return
+    elif summary["kind"] == "video":
+        for key, value in (summary | summary["tags"]).items():
+            if key != "tags":
+                click.echo(f"{key:<16} {value}")
+    else:
+        _print(summary)
+
+
+def _print(summary: dict[str, Any]) -> None:
     click.echo(f"{summary['kind']} artifact, schema {summary['schema_version']}")
     for name, value in summary["provenance"].items():
         if value not in ("", [], "{}"):
@@ -31,6 +42,26 @@ def command(file: str, as_json: bool) -> None:
     for row in summary["fields"]:
         details = ", ".join(filter(None, (row["units"], row["frame"])))
         click.echo(f"  {row['name']:<28} {row['value']:<24} {details}".rstrip())
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is an mp4 or Matroska one by its first bytes; frames may also be kept as such."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" or head.startswith(b"\x1aE\xdf\xa3")
+
+
+def summarise_video(path: Path) -> dict[str, Any]:
+    """What a video holds as plain data; its tags say whether fourd made it, and from what."""
+    from fourdface.media.container import open_container
+    from fourdface.media.video import VideoReader
+
+    reader = VideoReader(path)
+    with open_container(path, reader.name) as container:
+        tags = dict(container.metadata)
+    sound = "yes" if reader.audio is not None else "no"
+    size = {"width": reader.width, "height": reader.height, "rate": str(reader.rate), "frames": reader.count_hint}
+    return {"kind": "video", **size, "sound": sound, "tags": tags}
 
 
 def summarise(artifact: Artifact) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 import click
 
-from fourdface.artifacts import Artifact, Source, read_any
+from fourdface.artifacts import Artifact, Source
 from fourdface.artifacts.atomic import COPY_BYTES, check_place, reason, replacing, scratch_file, spool
 from fourdface.errors import FourdError, UsageError
 
@@ -84,12 +84,6 @@ def read_artifact(cls: type[A], argument: str, *, option: str = "") -> A:
     hint = f"pipe it in from {cls.MADE_BY}, or give {where}"
     with input_file(argument, f"the {cls.KIND} artifact", hint) as path:
         return cls.read(path, name=name)
-
-
-def read_any_artifact(argument: str) -> Artifact:
-    """Read an artifact of whatever kind from a path or "-"."""
-    with input_file(argument, "a fourd artifact", "pipe it in, or give a file name") as path:
-        return read_any(path, name=STDIN if argument == STREAM else argument)
 
 
 def source_of(path: Path, name: str = "") -> Source:

@@ -50,6 +50,24 @@ def test_stdin_is_the_default(tmp_path: Path) -> None:
         assert result.exit_code == 0 and result.output.startswith("avatar artifact")
 
 
+def test_a_video_shows_its_tags(tmp_path: Path) -> None:
+    from fractions import Fraction
+
+    import numpy as np
+
+    from fourdface.media.video import VideoWriter
+
+    tags = {"comment": "synthetic media made by fourd", "synthetic_media": "true"}
+    with VideoWriter(tmp_path / "out.mp4", 32, 16, Fraction(30000, 1001), metadata=tags) as writer:
+        for _ in range(3):
+            writer.write(np.zeros((16, 32, 3), np.uint8))
+    data = json.loads(info(tmp_path / "out.mp4", "--json").output)
+    assert (data["kind"], data["width"], data["height"], data["rate"]) == ("video", 32, 16, "30000/1001")
+    assert data["tags"]["comment"] == "synthetic media made by fourd" and data["sound"] == "no"
+    result = info(input=(tmp_path / "out.mp4").read_bytes())
+    assert result.exit_code == 0 and "synthetic media made by fourd" in result.output
+
+
 def test_what_is_no_artifact(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("hello")
     result = info(tmp_path / "x.txt")
