@@ -7,6 +7,7 @@
 constexpr int W = FOURD_WIDTH;
 typedef float VF __attribute__((vector_size(4 * FOURD_WIDTH)));
 typedef int32_t VI __attribute__((vector_size(4 * FOURD_WIDTH)));
+typedef uint32_t VU __attribute__((vector_size(4 * FOURD_WIDTH)));  // wraps around, where VI must not
 typedef float VFU __attribute__((vector_size(4 * FOURD_WIDTH), aligned(4), may_alias));
 
 FOURD_INLINE VF broadcast(float x) { return x - VF{}; }
@@ -87,14 +88,14 @@ FOURD_INLINE VF vexp2(VF x) {
   p = p * f + 0.24022120237350464f;
   p = p * f + 0.6931469440460205f;
   p = p * f + 1.0000001192092896f;
-  return (VF)((VI)p + ((VI)shifted << 23));
+  return (VF)((VU)p + ((VU)shifted << 23));
 }
 
 // log2(x) for finite x > 0 (normal numbers). With x = 2^n m, m in [sqrt(1/2), sqrt(2)) and s = (m-1)/(m+1):
 // ln m = 2 (s + s^3/3 + s^5/5 + ...); |s| <= 0.1716, so the terms after s^9 are below 4e-10.
 FOURD_INLINE VF vlog2(VF x) {
   const VI offset = ((VI)x - 0x3f3504f3) >> 23;  // 0x3f3504f3 = sqrt(1/2)
-  const VF m = (VF)((VI)x - (offset << 23));
+  const VF m = (VF)((VU)x - ((VU)offset << 23));
   const VF n = __builtin_convertvector(offset, VF);
   const VF s = (m - 1.0f) / (m + 1.0f);
   const VF q = s * s;

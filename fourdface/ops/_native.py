@@ -2,7 +2,8 @@
 
 The library is plain C over raw pointers, so it knows nothing of torch or Python. It is looked for beside this file
 (built by setup.py), then in the user's cache, where it is built on first use if a compiler is there. Without it
-every op runs on its torch reference. FOURD_NATIVE=0 switches it off.
+every op runs on its torch reference. FOURD_NATIVE=0 switches it off; FOURD_NATIVE=FILE takes that library (such as a
+sanitizer build).
 """
 
 from __future__ import annotations
@@ -92,9 +93,14 @@ def cache_directory() -> Path:
 
 @lru_cache(maxsize=1)
 def _load() -> _Loaded:
-    if os.environ.get("FOURD_NATIVE", "1") == "0":
+    choice = os.environ.get("FOURD_NATIVE", "1")
+    if choice == "0":
         return _Loaded(None, None, "switched off by FOURD_NATIVE=0")
-    loaded = _find_or_build()
+    if choice not in ("", "1"):
+        library, problem = _open(Path(choice), None)
+        loaded = _Loaded(library, Path(choice) if library else None, problem or "named by FOURD_NATIVE")
+    else:
+        loaded = _find_or_build()
     if loaded.library is None:
         logger.warning("native CPU kernels not available (%s): using the slower torch reference", loaded.reason)
     return loaded

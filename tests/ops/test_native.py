@@ -31,7 +31,7 @@ print(json.dumps({"sum": float(out.alpha.sum()), **_native.status()}))
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    full = {**os.environ, **environment}
+    full = {**os.environ, "FOURD_NATIVE": "1", **environment}
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=full, timeout=120, check=False
     )
