@@ -56,6 +56,8 @@ class AudioTrack:
         self._keep_alive = keep_alive
         with self.open() as container:
             context = container.streams[stream_index].codec_context
+            if context is None:
+                raise FourdError("the sound track has a codec that is not known: convert it to AAC first.")
             self.codec: str = context.name
             self.sample_rate = int(context.sample_rate or 0)
             self.channels = int(context.layout.nb_channels) if context.layout is not None else 0
