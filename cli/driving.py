@@ -63,12 +63,14 @@ def reenact_file(request: ReenactRequest, target: FrameTarget) -> None:
     """Run the whole command; raises FourdError or UsageError in one sentence."""
     from fourdface.artifacts import Avatar
     from fourdface.methods.splat.restore import restore_avatar
+    from fourdface.stages.pipeline import prefetched
     from fourdface.stages.render import make_canvas
 
     avatar = read_artifact(Avatar, request.avatar, option="--avatar")
     splat = restore_avatar(avatar)
     canvas = make_canvas(splat, *background_choice(request.background), request.size)
     with _open_driver(request) as opened:
+        opened.driver.frames = prefetched(lambda frames=opened.driver.frames: frames)
         provenance = provenance_of(
             opened.source, "splat", config=json.dumps(dataclasses.asdict(request)), synthetic=True,
             earlier=(avatar.provenance,),

@@ -44,10 +44,10 @@ def lift(
     view = View(tracked.world_to_camera, tracked.intrinsics, tracked.width, tracked.height)
     state = HeadState.from_arrays(tracked.expression[k], tracked.rotation[k], tracked.translation[k], tracked.eyes[k])
     rig = Rig(model, torch.from_numpy(tracked.shape), state)
-    lifted = lift_photo(image[..., :3], matte, view, model, rig)
+    lifted = lift_photo(image[..., :3], matte, view, rig)
     plate_u8 = np.round(lifted.plate * 255).astype(np.uint8)
-    avatar = SplatAvatar(rig, lifted.gaussians, view, plate_u8)
-    history = refine_colours(avatar, lifted, image[..., :3], matte, options.refine_rounds)
+    avatar = SplatAvatar(lifted.rig, lifted.gaussians, view, plate_u8)
+    history = refine_colours(avatar, lifted, image[..., :3], options.refine_rounds)
     gaussians = replace(lifted.gaussians, colours=avatar.colours.numpy())
     tensors = {
         "triangle": gaussians.triangle.astype(np.int32),
@@ -55,6 +55,7 @@ def lift(
         "local_covariance": gaussians.local_covariance.astype(np.float32),
         "colour": gaussians.colours.astype(np.float16),
         "opacity": gaussians.opacity.astype(np.float16),
+        "head_offset": lifted.rig.offset.numpy(),
     }
     return Avatar(
         provenance=provenance, representation="gaussians", head_model=model.name, width=view.width, height=view.height,
@@ -62,7 +63,8 @@ def lift(
         translation=tracked.translation[k], neck=tracked.neck[k], jaw=tracked.jaw[k], eyes=tracked.eyes[k],
         intrinsics=tracked.intrinsics, world_to_camera=tracked.world_to_camera, coefficients=tracked.coefficients[k],
         background_blob=encode_png(plate_u8), source_blob=tracked.frame_blobs[k], tensors=tensors,
-        tensor_axes={"triangle": "N", "local_mean": "N,3", "local_covariance": "N,6", "colour": "N,3", "opacity": "N"},
+        tensor_axes={"triangle": "N", "local_mean": "N,3", "local_covariance": "N,6", "colour": "N,3", "opacity": "N",
+                     "head_offset": "V,3"},
         tensor_units={"triangle": "index", "local_mean": "triangle frame", "local_covariance": "triangle frame squared",
-                      "colour": "sRGB", "opacity": "0..1"},
+                      "colour": "sRGB", "opacity": "0..1", "head_offset": "metres"},
     ), history[-1]  # fmt: skip

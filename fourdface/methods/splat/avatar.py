@@ -86,9 +86,7 @@ class SplatAvatar:
         )  # fmt: skip
 
 
-def refine_colours(
-    avatar: SplatAvatar, lifted: Lifted, image: np.ndarray, matte: np.ndarray, rounds: int = 6
-) -> list[float]:
+def refine_colours(avatar: SplatAvatar, lifted: Lifted, image: np.ndarray, rounds: int = 6) -> list[float]:
     """Sharpen the pixels' colours until the photo's own view is reproduced; returns the PSNR (dB) on the person
     before each round and after the last.
 
@@ -96,7 +94,9 @@ def refine_colours(
     a Gaussian's own pixel (a Landweber iteration on colours only): no gradients, one render a round.
     """
     target = torch.from_numpy(np.ascontiguousarray(image, np.float32))
+    matte = lifted.matte
     alpha = torch.from_numpy(np.clip(matte, 0, 1).astype(np.float32))[..., None]
+    solid = ((alpha - 0.3) / 0.4).clamp(0, 1)  # what is hardly there says little about its colour
     plate = torch.from_numpy(avatar.plate_u8.astype(np.float32) / 255)
     index = torch.from_numpy(lifted.pixel_index)
     four = torch.from_numpy(lifted.cell == 2)[:, None]
@@ -110,7 +110,7 @@ def refine_colours(
         history.append(_psnr(missing.numpy()[person]))
         if step == rounds:
             break
-        gain = 0.8 * missing / alpha.clamp_min(0.4)
+        gain = 0.8 * missing * solid
         padded = torch.nn.functional.pad(gain.permute(2, 0, 1)[None], (0, 1, 0, 1), mode="replicate")
         pooled = torch.nn.functional.avg_pool2d(padded, 2, stride=1)[0].permute(1, 2, 0)
         update = torch.where(four, pooled.reshape(-1, 3)[index], gain.reshape(-1, 3)[index])

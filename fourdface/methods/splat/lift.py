@@ -18,7 +18,8 @@ from ...blocks.head_model import HeadModel
 from ...ops.bind_gaussians import bind_inverse
 from ...ops.rasterize_mesh import rasterize_mesh
 from . import appearance
-from .plate import background_plate, fill_smoothly, foreground_colours
+from .plate import background_plate, fill_smoothly, foreground_colours, sharpen_matte
+from .contour import fit_contour
 from .rig import HeadState, Rig
 from .surface import Shell, View, blend_to_mesh, build_shell
 
@@ -64,12 +65,14 @@ class Bound:
 class Lifted:
     """Result of `lift_photo`: the Gaussians, of which the first P stand for pixels of the photo; their flat pixel
     index [P] (upper left of the cell) and cell size [P] (1, or 2 for four pixels in one); the background plate
-    [H,W,3]."""
+    [H,W,3]; the rig with the person's own contour, which replaces the given one; the matte [H,W] as used."""
 
+    rig: Rig
     gaussians: Bound
     pixel_index: np.ndarray
     cell: np.ndarray
     plate: np.ndarray
+    matte: np.ndarray
 
 
 @dataclass
@@ -88,9 +91,11 @@ class _Scene:
     face_regions: dict[str, np.ndarray]
 
 
-def lift_photo(image: np.ndarray, matte: np.ndarray, view: View, model: HeadModel, rig: Rig) -> Lifted:
+def lift_photo(image: np.ndarray, matte: np.ndarray, view: View, rig: Rig) -> Lifted:
     """Photo [H,W,3] in [0,1] and matte [H,W] with a fitted `rig` -> Gaussians and plate."""
-    scene = _make_scene(image, matte, view, model, rig)
+    matte = sharpen_matte(image, matte)
+    rig = fit_contour(rig, matte, view)
+    scene = _make_scene(image, matte, view, rig.model, rig)
     plate = background_plate(image, matte)
     foreground = foreground_colours(image, matte, plate)
     shell = _shell_of(scene)
@@ -99,7 +104,7 @@ def lift_photo(image: np.ndarray, matte: np.ndarray, view: View, model: HeadMode
     back = _back_layer(scene, shell, foreground)
     bound = [_bind_world(rig, scene, pixels), hidden, _bind_world(rig, scene, back)]
     joined = Bound(*(np.concatenate([getattr(b, name) for b in bound]) for name in Bound.__dataclass_fields__))
-    return Lifted(joined, pixel_index, cell, plate)
+    return Lifted(rig, joined, pixel_index, cell, plate, matte)
 
 
 def _make_scene(image: np.ndarray, matte: np.ndarray, view: View, model: HeadModel, rig: Rig) -> _Scene:
@@ -238,7 +243,7 @@ def _chain_level(scene: _Scene, points: np.ndarray, rows: np.ndarray) -> np.ndar
     """
     model, rig = scene.model, scene.rig
     neck = model.regions["neck"].numpy()
-    height = rig._neutral.numpy()[neck, 1]
+    height = rig.neutral.numpy()[neck, 1]
     weight = 1 - model.skinning_weights.numpy()[neck, 0]
     bins = np.linspace(height.min(), height.max(), 24)
     middle = 0.5 * (bins[1:] + bins[:-1])
@@ -373,9 +378,9 @@ def _shown(scene: _Scene, points: np.ndarray) -> np.ndarray:
 
 
 def _beside_person(scene: _Scene, points: np.ndarray) -> np.ndarray:
-    """Which points [N] stand in front of what the photo shows to be background: the person is slimmer there."""
-    row, column, _, _ = _pixel_of(scene, points)
-    return _shown(scene, points) & (scene.matte[row, column] < 0.5)
+    """Which points [N] would stand in front of what the photo shows to be background: the person is slimmer there."""
+    row, column, inside, _ = _pixel_of(scene, points)
+    return inside & (scene.matte[row, column] < 0.5)
 
 
 def _frontmost(
@@ -410,7 +415,8 @@ def _hidden_colours(
         smooth = foreground_smooth(foreground, scene.matte)
         detail = appearance.sample_image(foreground, pixels[use]) - appearance.sample_image(smooth, pixels[use])
         colours[use] = colours[use] + detail
-    direct = _shown(scene, points) & skin
+    inner = np.any([scene.face_regions[name] for name in INNER], axis=0)[triangle]
+    direct = _shown(scene, points) & ~inner
     if direct.any():
         colours[direct] = appearance.sample_image(foreground, scene.view.project(points[direct])[0])
     for side in ("left", "right"):
@@ -464,7 +470,7 @@ def _vertex_colours(scene: _Scene, foreground: np.ndarray, labels: np.ndarray) -
     colours = appearance.harmonic_fill(laplacian, colours, known | mirrored)
     light = float(np.mean(colours[known] @ [0.299, 0.587, 0.114])) if known.any() else appearance.FAIR_FACE
     lips = model.regions["lips"].numpy()
-    rest = scene.rig._neutral.numpy()
+    rest = scene.rig.neutral.numpy()
     depth_inside = np.percentile(rest[lips, 2], 80) - 0.012 - rest[:, 2]
     teeth = _visible_teeth(scene, foreground, labels)
     interior = appearance.interior_colours(
@@ -558,16 +564,44 @@ def _back_layer(scene: _Scene, shell: Shell, foreground: np.ndarray) -> Layer:
 
 
 def _back_colours(scene: _Scene, shell: Shell, foreground: np.ndarray) -> np.ndarray:
-    """Colours [H,W,3] of the back: hair where the photo shows hair, smoothly carried over the face's place."""
+    """Colours [H,W,3] of the back: where the front shows the face, the hair above it goes on downwards, mirrored."""
     drawn = scene.face_index >= 0
     skin = drawn & ~scene.face_regions["scalp"][np.maximum(scene.face_index, 0)]
     skin = ndimage.binary_dilation(skin, iterations=max(3, round(0.012 * scene.view.height)))
-    upper = shell.head_share > 0.3
-    hair = (scene.matte > 0.9) & ~(skin & upper)
-    if (hair & upper).sum() < 50:
-        hair = scene.matte > 0.9
-    filled = fill_smoothly(foreground, hair)
-    return np.stack([ndimage.gaussian_filter(filled[..., c], 4) for c in range(3)], -1)
+    upper, solid = shell.head_share > 0.3, scene.matte > 0.9
+    hair = _hair_pixels(foreground, solid & upper & ~skin, skin & solid & upper)
+    source = hair | (solid & ~upper & ~skin)
+    if hair.sum() < 50:
+        source = solid & ~(skin & ~upper)
+    smooth = fill_smoothly(foreground, source)
+    streaks = _mirrored_down(foreground, hair)
+    colours = np.where(np.isnan(streaks), smooth, 0.5 * smooth + 0.5 * streaks)
+    return np.stack([ndimage.gaussian_filter(colours[..., c], (2.5, 1.2)) for c in range(3)], -1)
+
+
+def _hair_pixels(colours: np.ndarray, candidates: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """Those of the candidate pixels [H,W] that look like hair and not like the face's skin."""
+    if candidates.sum() < 50 or face.sum() < 50:
+        return candidates
+    skin_colour = np.median(colours[face], axis=0)
+    distance = np.linalg.norm(colours - skin_colour, axis=-1)
+    hair_colour = np.median(colours[candidates & (distance >= np.median(distance[candidates]))], axis=0)
+    return candidates & (np.linalg.norm(colours - hair_colour, axis=-1) < distance)
+
+
+def _mirrored_down(colours: np.ndarray, hair: np.ndarray) -> np.ndarray:
+    """Colours [H,W,3] of each column's topmost run of hair, continued downwards by reflection; NaN without hair."""
+    height, width = hair.shape
+    any_hair = hair.any(0)
+    top = np.where(any_hair, hair.argmax(0), 0)
+    rows = np.arange(height)[:, None]
+    run = np.cumsum(~hair & (rows >= top), axis=0) == 0
+    length = np.maximum((run & (rows >= top)).sum(0), 1)
+    offset = np.maximum(rows - top, 0) % (2 * length)
+    source = top + np.where(offset < length, offset, 2 * length - 1 - offset)
+    out = colours[np.minimum(source, height - 1), np.arange(width)]
+    usable = ndimage.minimum_filter1d(np.where(any_hair, length, 0), 5) >= 8
+    return np.where(usable[None, :, None], out, np.nan)
 
 
 def _bind_world(rig: Rig, scene: _Scene, layer: Layer) -> Bound:

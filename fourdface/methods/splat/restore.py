@@ -31,7 +31,10 @@ def restore_avatar(avatar: Avatar) -> SplatAvatar:
             f"{model.shape_basis.shape[0]}; lift the photo again"
         )
     state = HeadState.from_arrays(avatar.expression, avatar.rotation, avatar.translation, avatar.eyes, avatar.jaw)
-    rig = Rig(model, torch.from_numpy(avatar.shape), state)
+    offset = avatar.tensors.get("head_offset")
+    if offset is not None and offset.shape != tuple(model.template.shape):
+        raise FourdError(f"the avatar's head_offset is {offset.shape}, expected {tuple(model.template.shape)}")
+    rig = Rig(model, torch.from_numpy(avatar.shape), state, None if offset is None else torch.from_numpy(offset))
     _check_tensors(avatar.tensors, len(rig.faces))
     tensors = avatar.tensors
     bound = Bound(

@@ -7,6 +7,7 @@ the neck joint), s = -1 nothing; in between the motions are blended, so that the
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,19 +39,31 @@ class HeadState:
         return HeadState(values[0], values[1], values[2], values[3], rest)
 
 
+def personal_model(model: HeadModel, neutral: Tensor) -> HeadModel:
+    """The model with one person's neutral head [V,3] as its template: one matrix product less in every frame."""
+    personal = copy.copy(model)
+    personal._buffers = dict(model._buffers)
+    personal.template = neutral
+    personal._joint_template = model.joint_regressor @ neutral  # type: ignore[assignment]
+    return personal
+
+
 class Rig:
     """Head mesh plus proxy triangles for one person, posed relative to the photo's pose.
 
-    shape [S]: identity; source: the pose in the photo. `faces` [F + CHAIN_LENGTH, 3] are int32 triangles into the
+    shape [S]: identity; source: the pose in the photo; offset [V,3]: what the person's neutral head differs by from
+    the model's (metres, model axes), None for nothing. `faces` [F + CHAIN_LENGTH, 3] are int32 triangles into the
     vertices that `pose` returns.
     """
 
-    def __init__(self, model: HeadModel, shape: Tensor, source: HeadState) -> None:
-        self.model = model
+    def __init__(self, model: HeadModel, shape: Tensor, source: HeadState, offset: Tensor | None = None) -> None:
         self.shape = shape.float()
         self.source = source
-        self._neutral = model.shaped(self.shape[None])[0]
-        self.joints = model.joint_regressor @ self._neutral
+        self.offset = torch.zeros_like(model.template) if offset is None else offset.float()
+        self.neutral = model.shaped(self.shape[None])[0] + self.offset
+        self.base = model
+        self.model = personal_model(model, self.neutral)
+        self.joints = self.model.joints()[0]
         self.source_rotation = axis_angle_to_matrix(source.rotation)
         self.anchor = self.source_rotation @ self.joints[1] + source.translation
         self._levels = torch.linspace(-1, 1, CHAIN_LENGTH)
@@ -76,7 +89,7 @@ class Rig:
         neck = matrix_to_axis_angle(self.source_rotation.T @ rotation)
         root_translation = joint - self.source_rotation @ self.joints[1]
         head = self.model(
-            self.shape[None], state.expression[None], self.source.rotation[None], root_translation[None],
+            None, state.expression[None], self.source.rotation[None], root_translation[None],
             neck[None], state.jaw[None], state.eyes[None],
         )[0]  # fmt: skip
         return torch.cat([head, self._proxies(rotation, state.translation, joint - self.anchor)])
