@@ -8,12 +8,14 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 from scipy.spatial import cKDTree
 
-from open_head import eyeballs, parts, skeleton
+from open_head import eyeballs, eyelids, parts, skeleton
 from open_head.sources import VERTICES, Ict
 
 SCALE = 0.01
 """Metres in one source unit."""
 SIDES = ("left", "right")
+MOUTH_SHIFT = np.array([0.0, 0.0, -0.12])
+"""Teeth, gums and tongue are moved back by this (source units): the source's incisors touch the lips."""
 
 
 @dataclass
@@ -56,9 +58,14 @@ class Head:
         return out
 
 
+def build_pieces(ict: Ict) -> dict[str, parts.Part]:
+    """The remeshed parts; nearly all of the build's time."""
+    return {"skin": parts.skin(ict), "gums": parts.gums(ict), "teeth": parts.teeth(ict)}
+
+
 def build_parts(ict: Ict) -> Head:
     """Remesh all parts and join them: skin, gums (with tongue), teeth, left and right eyeball."""
-    pieces = {"skin": parts.skin(ict), "gums": parts.gums(ict), "teeth": parts.teeth(ict)}
+    pieces = build_pieces(ict)
     unit, eye_faces, ring = eyeballs.unit_eyeball()
     empty = csr_matrix((len(unit), len(ict.neutral)))
     eye_mirror = eyeballs.mirror_eyeball()
@@ -87,12 +94,18 @@ def build_parts(ict: Ict) -> Head:
     fits = {side: eyeballs.EyeFit(ict, side) for side in SIDES}
     every = vstack(weights).tocsr()
     template = every @ ict.neutral
+    for name in ("teeth", "gums"):
+        template[spans[name]] += MOUTH_SHIFT
     for side in SIDES:
         template[spans[f"eyeball_{side}"]] = fits[side].center + fits[side].radius * unit
     head = Head(ict, every, np.concatenate(faces), np.concatenate(mirror), spans, labels, fits, template)
     head.template = 0.5 * (template + head.mirrored(template))
     seam = head.mirror == np.arange(total)
     head.template[seam, 0] = 0.0
+    for side in SIDES:
+        ball = head.template[spans[f"eyeball_{side}"]]
+        fits[side].center = ball[[0, -1]].mean(0)  # exactly symmetric now
+    head.template = eyelids.Eyelids(head).clear_template()
     return head
 
 
@@ -100,7 +113,9 @@ def source_expressions(ict: Ict, names: tuple[str, ...]) -> dict[str, np.ndarray
     """The source's displacement [N, 3] for each ARKit name: split pairs are merged; None where it has none."""
     out: dict[str, np.ndarray | None] = {}
     for name in names:
-        source = name.replace("Left", "_L").replace("Right", "_R") if name[-4:] == "Left" or name[-5:] == "Right" else name
+        source = (
+            name.replace("Left", "_L").replace("Right", "_R") if name[-4:] == "Left" or name[-5:] == "Right" else name
+        )
         if name in ict.expressions:
             out[name] = ict.expressions[name]
         elif source in ict.expressions:
@@ -131,7 +146,11 @@ def expression_modes(head: Head, names: tuple[str, ...]) -> np.ndarray:
         if field is not None and other is not None:
             modes[k] = 0.5 * (field + head.mirrored(other))
     modes[:, head.mask("eyeball_left", "eyeball_right", "teeth_upper")] = 0.0
-    return modes
+    lids = eyelids.Eyelids(head)
+    for side in SIDES:
+        k = names.index(f"eyeBlink{side.capitalize()}")
+        modes[k] = lids.close_blink(modes[k], side)
+    return np.stack([lids.clear_expression(mode) for mode in modes])
 
 
 def identity_modes(head: Head, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +159,8 @@ def identity_modes(head: Head, count: int) -> tuple[np.ndarray, np.ndarray]:
     The source's coefficients are standard normal, so its 100 modes themselves are the covariance's square root; the
     inner product weighs vertices by area, and the face four times.
     """
-    fields = np.stack([head.transfer(d) for d in head.ict.identity])
+    lids = eyelids.Eyelids(head)
+    fields = np.stack([lids.follow_eyeballs(head.transfer(d)) for d in head.ict.identity])
     area = vertex_area(head.template, head.faces)
     weight = np.sqrt(area * np.where(head.labels["ict_narrow"], 4.0, 1.0) * np.where(head.mask("skin"), 1.0, 0.25))
     flat = (fields * weight[None, :, None]).reshape(len(fields), -1)
@@ -184,11 +204,21 @@ def skinning(head: Head, jaw_open: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
         weights[head.spans[f"eyeball_{side}"], 3 + k] = 1.0
     weights[:, 1] = 1 - weights.sum(1)
     weights = 0.5 * (weights + weights[head.mirror][:, [0, 1, 2, 4, 3]])
-    joints = np.stack([skeleton.NECK_JOINT, skeleton.NECK_JOINT, axis, *(
-        p[head.spans[f"eyeball_{side}"]][[0, -1]].mean(0) for side in SIDES)])
+    joints = np.stack(
+        [
+            skeleton.NECK_JOINT,
+            skeleton.NECK_JOINT,
+            axis,
+            *(p[head.spans[f"eyeball_{side}"]][[0, -1]].mean(0) for side in SIDES),
+        ]
+    )
     neck_ring = head.mask("skin") & (np.abs(p[:, 1] - skeleton.NECK_JOINT[1]) < 2.0) & (np.abs(p[:, 2] + 1.3) < 6.5)
-    hinge = head.mask("skin") & ~head.labels["bag"] & (np.linalg.norm(p[:, 1:] - axis[1:], axis=1) < 2.5) \
+    hinge = (
+        head.mask("skin")
+        & ~head.labels["bag"]
+        & (np.linalg.norm(p[:, 1:] - axis[1:], axis=1) < 2.5)
         & (np.abs(p[:, 0]) > 4)
+    )
     regress = np.zeros((5, len(p)))
     regress[1] = skeleton.regressor(p, neck_ring, joints[1])
     regress[2] = skeleton.regressor(p, hinge, joints[2])
@@ -211,13 +241,26 @@ def regions(head: Head) -> dict[str, np.ndarray]:
     ears &= ~face
     below = skin & ~hidden & (parts.neck_plane(p) < np.interp(p[:, 2], [-7.0, 3.0], [6.5, 5.0]))
     nose = visible & (np.abs(p[:, 0]) < 2.1) & (p[:, 1] < 3.0) & (p[:, 1] > -1.6) & (p[:, 2] > 9.6)
-    out = {"face": face, "ears": ears, "neck": below & ~face, "lips": visible & (lip < 0.85) & (np.abs(p[:, 0]) < 2.75),
-           "eyelids": visible & (lid < 0.75), "nose": nose & (lip > 0.85)}
+    red = np.asarray(head.ict.neutral[head.ict.landmarks68[48:60]])  # the outer lip line, counted round the mouth
+    lips = visible & (lip < 1.5) & (p[:, 2] > 8.5) & inside_polygon(p[:, :2], red[:, :2])
+    out = {
+        "face": face,
+        "ears": ears,
+        "neck": below & ~face,
+        "lips": lips | head.labels["lip_rim"],
+        "eyelids": visible & (lid < 0.75),
+        "nose": nose & (lip > 0.85),
+    }
     out["scalp"] = visible & ~face & ~ears & ~out["neck"] & ~(head.labels["ict_face"] & (p[:, 1] < 6.0) & (p[:, 2] > 2))
-    out |= {"mouth_bag": head.labels["bag"], "eye_sockets": head.mask("socket_left", "socket_right"),
-            "boundary_neck": head.labels["boundary_neck"], "teeth_upper": head.labels["teeth_upper"],
-            "teeth_lower": head.labels["teeth_lower"], "tongue": head.labels["tongue"],
-            "gums": head.mask("gums") & ~head.labels["tongue"]}
+    out |= {
+        "mouth_bag": head.labels["bag"],
+        "eye_sockets": head.mask("socket_left", "socket_right"),
+        "boundary_neck": head.labels["boundary_neck"],
+        "teeth_upper": head.labels["teeth_upper"],
+        "teeth_lower": head.labels["teeth_lower"],
+        "tongue": head.labels["tongue"],
+        "gums": head.mask("gums") & ~head.labels["tongue"],
+    }
     for side in SIDES:
         out[f"eyeball_{side}"] = head.mask(f"eyeball_{side}")
         out[f"iris_{side}"] = head.labels[f"iris_{side}"]
@@ -226,6 +269,16 @@ def regions(head: Head) -> dict[str, np.ndarray]:
         if not name.endswith(SIDES):
             out[name] = out[name] | out[name][head.mirror]
     return out
+
+
+def inside_polygon(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
+    """Which points [n, 2] lie inside a closed polygon [k, 2] (even-odd rule)."""
+    inside = np.zeros(len(points), bool)
+    for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        crosses = (y0 > points[:, 1]) != (y1 > points[:, 1])
+        at = x0 + (points[:, 1] - y0) / (y1 - y0 if y1 != y0 else 1e-12) * (x1 - x0)
+        inside ^= crosses & (points[:, 0] < at)
+    return inside
 
 
 def attach(head: Head, points: np.ndarray, part: str = "skin") -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,9 @@ from open_head.sources import VERTICES, Ict
 RINGS = (7.5, 15.5, 23.0, 27.5, 33.0, 40.0, 48.0, 57.0, 68.0, 82.0, 100.0, 125.0, 152.0)
 PUPIL_RING, LIMBUS_RING = 0, 2
 SEGMENTS = 24
+SHRINK = 0.05
+"""The sphere through the source's sclera touches the lids; ours is smaller by this (source units), since lids that move
+along straight lines cut the corner of the sphere by up to travel^2 / (8 radius)."""
 
 
 def unit_eyeball() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,6 +62,7 @@ class EyeFit:
         self.arm = ict.neutral[self.index]
         self.center, self.radius = fit_sphere(self.arm)
         self.arm = self.arm - self.center
+        self.radius -= SHRINK
 
     def follow(self, delta: np.ndarray) -> tuple[np.ndarray, float]:
         """Shift [3] of the centre and change of the radius for source displacements [N, 3], by least squares."""

@@ -15,20 +15,31 @@ def sparse_expressions(basis: np.ndarray) -> dict[str, np.ndarray]:
     """Only the vertices that move: offsets [E + 1], vertices [K], deltas [K, 3] of modes [E, V, 3] in metres."""
     moved = [np.flatnonzero(np.abs(mode).max(1) > MOVES) for mode in basis]
     offsets = np.concatenate([[0], np.cumsum([len(m) for m in moved])])
-    return {"expression_offsets": offsets.astype(np.int32),
-            "expression_vertices": np.concatenate(moved).astype(np.uint16),
-            "expression_deltas": np.concatenate([b[m] for b, m in zip(basis, moved, strict=True)]).astype(np.float16)}
+    return {
+        "expression_offsets": offsets.astype(np.int32),
+        "expression_vertices": np.concatenate(moved).astype(np.uint16),
+        "expression_deltas": np.concatenate([b[m] for b, m in zip(basis, moved, strict=True)]).astype(np.float16),
+    }
 
 
-def write_head(path: Path, arrays: dict[str, np.ndarray], expression_names: tuple[str, ...],
-               regions: dict[str, np.ndarray], sources: dict[str, str]) -> None:
+def write_head(
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    expression_names: tuple[str, ...],
+    regions: dict[str, np.ndarray],
+    sources: dict[str, str],
+) -> None:
     """Write the file that `fourdface.blocks.head_model.decode_open_head` reads."""
     from safetensors.numpy import save
 
     data = {k: v for k, v in arrays.items() if k != "expression_basis"} | sparse_expressions(arrays["expression_basis"])
     data["region_bits"] = np.packbits(np.stack(list(regions.values())), axis=1)
-    metadata = {"kind": "fourd_head", "name": "open", "version": "1",
-                "names": json.dumps({"expression": list(expression_names), "regions": list(regions)}),
-                "sources": json.dumps(sources)}
+    metadata = {
+        "kind": "fourd_head",
+        "name": "open",
+        "version": "1",
+        "names": json.dumps({"expression": list(expression_names), "regions": list(regions)}),
+        "sources": json.dumps(sources),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(save({k: np.ascontiguousarray(v) for k, v in sorted(data.items())}, metadata=metadata))

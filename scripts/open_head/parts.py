@@ -12,8 +12,24 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
 from open_head.remesh import Source, remesh
-from open_head.sources import (CUT, LID, LIP, TEETH_LEFT, Ict, clip, compact, curvature_size, edges_of, limit_gradient,
-                               make_source, shared_edges)
+from open_head.sources import (
+    CUT,
+    LID,
+    LIP,
+    POLYGONS,
+    RING,
+    TEETH_LEFT,
+    Ict,
+    clip,
+    compact,
+    crease_edges,
+    curvature_size,
+    edges_of,
+    limit_gradient,
+    make_source,
+    quad_rings,
+    shared_edges,
+)
 
 
 @dataclass
@@ -51,6 +67,11 @@ def whole_from_half(ict: Ict, weights: csr_matrix, faces: np.ndarray, labels: di
     return Part(every, both, mirror, full)
 
 
+def symmetric(ict: Ict, field: np.ndarray) -> np.ndarray:
+    """The symmetric part of a source displacement [N, 3]."""
+    return 0.5 * (field + field[ict.mirror] * [-1, 1, 1])
+
+
 def neck_plane(points: np.ndarray) -> np.ndarray:
     """Signed distance [N] above the plane where the neck is cut: a collar, lower in front than behind."""
     front, back = np.array([-14.3, 3.0]), np.array([-11.2, -9.0])  # (y, z)
@@ -65,14 +86,15 @@ def _distance_to(points: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     return cKDTree(seeds).query(points)[0]
 
 
-def _skin_size(ict: Ict, points: np.ndarray, faces: np.ndarray, where: dict[str, np.ndarray]) -> np.ndarray:
+def _skin_size(points: np.ndarray, faces: np.ndarray, where: dict[str, np.ndarray],
+               stretched: np.ndarray) -> np.ndarray:
     """Wanted edge length [N]: short at lids, lips, nostrils and ears, long on skull, neck and hidden surfaces."""
     bent = curvature_size(points, faces, 0.02)
     narrow = where["narrow"]
-    size = np.where(narrow, 0.56, np.where(where["face"], 0.95, 1.45))
-    floor = np.where(narrow, 0.32, 0.6)
+    size = np.where(narrow, 0.62, np.where(where["face"], 1.1, 1.7))
+    floor = np.where(narrow, 0.36, 0.7)
     ear = (np.abs(points[:, 0]) > 6.8) & (points[:, 1] > -3) & (points[:, 1] < 5) & (points[:, 2] < 3.5)
-    floor[ear], size[ear] = 0.42, 0.8
+    floor[ear], size[ear] = 0.46, 0.8
     size = np.clip(bent, floor, size)
     lid, lip = _distance_to(points, points[where["lid"]]), _distance_to(points, points[where["lip"]])
     size = np.minimum(size, 0.23 + 0.30 * np.maximum(lid - 0.3, 0))
@@ -80,8 +102,54 @@ def _skin_size(ict: Ict, points: np.ndarray, faces: np.ndarray, where: dict[str,
     size = limit_gradient(points, faces, size, 0.35)
     hidden = where["socket"] | where["mouth"]
     depth = np.where(where["socket"], lid, lip)
-    inner = np.where(where["socket"], 0.22 + 0.5 * np.maximum(depth - 0.2, 0), 0.26 + 0.45 * np.maximum(depth - 0.25, 0))
-    return np.where(hidden, np.minimum(inner, np.where(where["socket"], 0.8, 1.3)), size)
+    inner = np.where(
+        where["socket"], 0.22 + 0.5 * np.maximum(depth - 0.2, 0), 0.26 + 0.45 * np.maximum(depth - 0.25, 0)
+    )
+    size = np.where(hidden, np.minimum(inner, np.where(where["socket"], 0.8, 1.3)), size)
+    # Where the mouth's corners open, short edges become long ones.
+    return np.where(lip < 1.5, size / np.clip(stretched / 1.2, 1.0, 2.6), size)
+
+
+def stretch(ict: Ict, weights: csr_matrix, faces: np.ndarray) -> np.ndarray:
+    """By how much the expressions lengthen the edges around each vertex [N] (weights of the vertices on the source)."""
+    e = edges_of(faces)[0]
+    points = weights @ ict.neutral
+    rest = np.linalg.norm(points[e[:, 0]] - points[e[:, 1]], axis=1)
+    most = np.ones(len(e))
+    for name in ("jawOpen", "mouthFunnel", "mouthSmile_L", "mouthStretch_L", "mouthUpperUp_L", "mouthLowerDown_L",
+                 "mouthLeft", "mouthRight", "mouthPucker"):
+        moved = points + weights @ ict.expressions[name]
+        most = np.maximum(most, np.linalg.norm(moved[e[:, 0]] - moved[e[:, 1]], axis=1) / np.maximum(rest, 0.03))
+    out = np.ones(len(points))
+    for k in range(2):
+        np.maximum.at(out, e[:, k], most)
+    return out
+
+
+def feature_lines(ict: Ict, lid: np.ndarray, lip: np.ndarray, faces: np.ndarray, count: int) -> np.ndarray:
+    """Source edges [K, 2] besides the rims that the skin keeps: rows along lids and lips, creases of ears and nostrils.
+
+    The rows of the lids are the two edges of the margin and the start of the lid's skin; those of the lips end within
+    the red. Only edges that are still in the half (`faces` over `count` vertices) are given.
+    """
+    first = slice(*POLYGONS["face"])
+    outer = ict.polygons[first]
+    p = ict.neutral
+    rings = [
+        quad_rings(outer, lid.ravel(), (1, 4, 7)),
+        quad_rings(outer, lip.ravel(), (2, 5, 9)),
+        quad_rings(ict.polygons[slice(*POLYGONS["socket_left"])], lid.ravel(), (1,)),
+        quad_rings(ict.polygons[slice(*POLYGONS["mouth"])], lip.ravel(), (2,)),
+    ]
+    crease = crease_edges(p, ict.polygons[: POLYGONS["head"][1]], 30.0, 4)
+    middle = p[crease].mean(1)
+    clear = (_distance_to(middle, p[lid.ravel()]) > 0.8) & (_distance_to(middle, p[lip.ravel()]) > 1.2)
+    every = np.concatenate([*rings, crease[clear]])
+    seam = (np.abs(p[every, 0]) < 1e-5).all(1)
+    present = {tuple(x) for x in edges_of(faces)[0].tolist()}
+    taken = {tuple(x) for x in np.sort(np.concatenate([lid, lip]), 1).tolist()}
+    unique = np.unique(np.sort(every[~seam], 1), axis=0)
+    return np.array([x for x in unique.tolist() if tuple(x) in present and tuple(x) not in taken], dtype=np.int64)
 
 
 def skin(ict: Ict) -> Part:
@@ -93,7 +161,8 @@ def skin(ict: Ict) -> Part:
     weights, faces, cut = clip(ict.neutral, faces, neck_plane(ict.neutral))
     lid = shared_edges(half["face"], half["socket_left"])
     lip = shared_edges(half["face"], half["mouth"])
-    weights, faces, cut, lid, lip = compact(weights, faces, cut, lid, lip)
+    lines = feature_lines(ict, lid, lip, faces, weights.shape[0])
+    weights, faces, cut, lid, lip, lines = compact(weights, faces, cut, lid, lip, lines)
     points = weights @ ict.neutral
     columns = np.abs(weights)
 
@@ -102,12 +171,25 @@ def skin(ict: Ict) -> Part:
         chosen[vertices] = 1
         return np.asarray(columns @ chosen > 0.5)
 
-    where = {"narrow": mask(np.arange(6706)), "face": mask(np.arange(9409)), "lid": np.unique(lid), "lip": np.unique(lip),
-             "socket": mask(np.setdiff1d(tri["socket_left"], tri["face"])), "mouth": mask(np.setdiff1d(tri["mouth"], tri["face"]))}
-    features = np.concatenate([np.c_[e, np.full(len(e), n)] for e, n in ((lid, LID), (lip, LIP), (cut, CUT))])
+    where = {
+        "narrow": mask(np.arange(6706)),
+        "face": mask(np.arange(9409)),
+        "lid": np.unique(lid),
+        "lip": np.unique(lip),
+        "socket": mask(np.setdiff1d(tri["socket_left"], tri["face"])),
+        "mouth": mask(np.setdiff1d(tri["mouth"], tri["face"])),
+    }
+    features = np.concatenate(
+        [np.c_[e, np.full(len(e), n)] for e, n in ((lid, LID), (lip, LIP), (cut, CUT), (lines, RING))]
+    )
     eye, mouth = where["lid"], where["lip"]
-    corners = np.array([eye[np.argmin(points[eye, 0])], eye[np.argmax(points[eye, 0])], mouth[np.argmax(points[mouth, 0])]])
-    source = make_source(points, faces, features, corners, _skin_size(ict, points, faces, where))
+    corners = np.array(
+        [eye[np.argmin(points[eye, 0])], eye[np.argmax(points[eye, 0])], mouth[np.argmax(points[mouth, 0])]]
+    )
+    size = _skin_size(points, faces, where, stretch(ict, weights, faces))
+    # With the mouth shut an edge could join the lips; so the remeshing sees it open. Weights do not depend on the pose.
+    opened = points + 0.5 * (weights @ symmetric(ict, ict.expressions["jawOpen"]))
+    source = make_source(opened, faces, features, corners, size)
     new, new_faces = remesh(source)
     seed = np.zeros((len(points), 6))
     for k, v in enumerate((np.unique(lid), np.unique(lip), np.unique(cut))):
@@ -115,9 +197,15 @@ def skin(ict: Ict) -> Part:
     on = np.asarray(new @ seed > 0.999)
     part_of = np.stack([where["socket"], where["mouth"], where["face"], where["narrow"]], 1).astype(float)
     soft = np.asarray(new @ part_of)
-    labels = {"lid_rim_left": on[:, 0], "lip_rim": on[:, 1], "boundary_neck": on[:, 2],
-              "socket_left": (soft[:, 0] > 1e-6) & ~on[:, 0], "bag": (soft[:, 1] > 1e-6) & ~on[:, 1],
-              "ict_face": soft[:, 2] > 0.5, "ict_narrow": soft[:, 3] > 0.5}
+    labels = {
+        "lid_rim_left": on[:, 0],
+        "lip_rim": on[:, 1],
+        "boundary_neck": on[:, 2],
+        "socket_left": (soft[:, 0] > 1e-6) & ~on[:, 0],
+        "bag": (soft[:, 1] > 1e-6) & ~on[:, 1],
+        "ict_face": soft[:, 2] > 0.5,
+        "ict_narrow": soft[:, 3] > 0.5,
+    }
     return whole_from_half(ict, (new @ weights).tocsr(), new_faces, labels)
 
 
@@ -132,7 +220,7 @@ def gums(ict: Ict) -> Part:
     points = weights @ ict.neutral
     is_tongue = np.asarray(weights @ tongue.astype(float)) > 0.5
     front = np.clip((points[:, 2] - 3.0) / 6.0, 0, 1)
-    size = np.where(is_tongue, 0.75 - 0.25 * front, 0.95 - 0.45 * front)
+    size = np.where(is_tongue, 0.75 - 0.2 * front, 1.0 - 0.42 * front)
     size = limit_gradient(points, faces, size, 0.4)
     source = make_source(points, faces, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), size)
     new, new_faces = remesh(source)
@@ -190,7 +278,7 @@ def teeth(ict: Ict) -> Part:
     all_weights, all_faces, upper_mask, start = [], [], [], 0
     for row, ranges in TEETH_LEFT.items():
         for k, (first, end) in enumerate(ranges):
-            weights, faces = tooth(ict, first, end, row == "upper", 0.27 if k < 3 else 0.33)
+            weights, faces = tooth(ict, first, end, row == "upper", (0.21, 0.23, 0.25, 0.34, 0.36, 0.42, 0.44)[k])
             all_weights.append(weights)
             all_faces.append(faces + start)
             upper_mask.append(np.full(weights.shape[0], row == "upper"))
@@ -200,5 +288,6 @@ def teeth(ict: Ict) -> Part:
     mirror = np.concatenate([n + np.arange(n), np.arange(n)])
     every = vstack([weights, mirrored(weights, ict.mirror)]).tocsr()
     both = np.concatenate([upper, upper])
-    return Part(every, np.concatenate([faces, faces[:, [0, 2, 1]] + n]), mirror,
-                {"teeth_upper": both, "teeth_lower": ~both})
+    return Part(
+        every, np.concatenate([faces, faces[:, [0, 2, 1]] + n]), mirror, {"teeth_upper": both, "teeth_lower": ~both}
+    )

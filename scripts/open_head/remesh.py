@@ -109,6 +109,7 @@ class _Mesh:
             self.feature[(min(u, v), max(u, v))] = int(label)
             label_of[u].append(int(label))
             label_of[v].append(int(label))
+        self.seam = np.abs(self.p[:, 0]) < 1e-6
         self.kind = np.zeros(len(self.p), int)
         for v, labels in enumerate(label_of):
             if labels:
@@ -140,15 +141,23 @@ class _Mesh:
         ring_u, ring_v = self.neighbours(u), self.neighbours(v)
         if len(ring_u & ring_v) != len(shared) or len(shared) == 0:
             return False
-        if len(shared) == 2 and self.kind[u] == INTERIOR and len(ring_u) <= 3:
-            return False
-        # An edge that joins two feature vertices across the surface would double when the half is mirrored.
-        if self.kind[v] != INTERIOR and any(
-                self.kind[w] != INTERIOR and (min(u, w), max(u, w)) not in self.feature for w in ring_u - ring_v - {v}):
+        if any(len(self.neighbours(w)) <= 3 for w in ring_u & ring_v):
+            return False  # two triangles over the same three vertices would be left
+        if self.kind[u] == FEATURE and any(
+            (min(w, v), max(w, v)) in self.feature and (min(w, u), max(w, u)) in self.feature for w in ring_u & ring_v
+        ):
+            return False  # the last triangle of a closed line
+        # An edge that joins two seam vertices across the surface would double when the half is mirrored.
+        if self.seam[v] and any(
+            self.seam[w] and not (self.seam[u] and (min(u, w), max(u, w)) in self.feature)
+            for w in ring_u - ring_v - {v}
+        ):
             return False
         limit = stretch * 0.5 * (self.size[u] + self.size[v])
-        if any(np.linalg.norm(self.p[w] - self.p[v]) > max(limit, np.linalg.norm(self.p[w] - self.p[u]) * 1.02)
-               for w in ring_u - ring_v - {v}):
+        if any(
+            np.linalg.norm(self.p[w] - self.p[v]) > max(limit, np.linalg.norm(self.p[w] - self.p[u]) * 1.02)
+            for w in ring_u - ring_v - {v}
+        ):
             return False
         for k in self.around[u] - shared:
             f = self.faces[k]
@@ -176,7 +185,9 @@ class _Mesh:
 
     def collapse_pass(self, short: float, stretch: float) -> int:
         e = self.edges()
-        ratio = np.linalg.norm(self.p[e[:, 0]] - self.p[e[:, 1]], axis=1) / (0.5 * (self.size[e[:, 0]] + self.size[e[:, 1]]))
+        ratio = np.linalg.norm(self.p[e[:, 0]] - self.p[e[:, 1]], axis=1) / (
+            0.5 * (self.size[e[:, 0]] + self.size[e[:, 1]])
+        )
         done, touched = 0, set()
         for i in np.argsort(ratio, kind="stable"):
             if ratio[i] > short:
@@ -193,35 +204,55 @@ class _Mesh:
                     break
         return done
 
-    def flip_pass(self) -> int:
+    def flip_pass(self, surface: Surface | None = None) -> int:
+        """Flip edges towards Delaunay and, with a surface, towards the diagonal that lies on it."""
         wing: dict[tuple[int, int], list[int]] = {}
         for k, f in enumerate(self.faces):
             if f is not None:
                 for i in range(3):
                     a, b = f[i], f[(i + 1) % 3]
                     wing.setdefault((min(a, b), max(a, b)), []).append(k)
+        inner = [(e, pair) for e, pair in sorted(wing.items()) if len(pair) == 2 and e not in self.feature]
+        gain = np.zeros(len(inner)) if surface is None else self._surface_gain(inner, surface)
         done, dirty = 0, set()
-        for (u, v), pair in sorted(wing.items()):
-            if len(pair) != 2 or (u, v) in self.feature or pair[0] in dirty or pair[1] in dirty:
+        for ((u, v), pair), extra in zip(inner, gain, strict=True):
+            if pair[0] in dirty or pair[1] in dirty:
                 continue
-            if self._try_flip(u, v, pair):
+            if self._try_flip(u, v, pair, float(extra)):
                 dirty |= set(pair)
                 done += 1
         return done
 
-    def _try_flip(self, u: int, v: int, pair: list[int]) -> bool:
+    def _surface_gain(self, inner: list, surface: Surface) -> np.ndarray:
+        """How much nearer to the surface the other diagonal's middle is [n]; 3 % of its length counts as a radian."""
+        quad = np.array([(*e, *(next(w for w in self.faces[k] if w not in e) for k in pair)) for e, pair in inner])
+        normal = np.array([self.normal(self.faces[pair[0]]) + self.normal(self.faces[pair[1]]) for _, pair in inner])
+        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-20)
+        error = []
+        for i, j in ((0, 1), (2, 3)):
+            middle = 0.5 * (self.p[quad[:, i]] + self.p[quad[:, j]])
+            face, bary = surface.closest(middle, normal)
+            error.append(
+                np.linalg.norm((bary[..., None] * surface.vertices[surface.faces[face]]).sum(1) - middle, axis=1)
+            )
+        length = np.linalg.norm(self.p[quad[:, 0]] - self.p[quad[:, 1]], axis=1)
+        return np.clip((error[0] - error[1]) / (0.03 * length), -2, 2)
+
+    def _try_flip(self, u: int, v: int, pair: list[int], gain: float) -> bool:
         f, g = self.faces[pair[0]], self.faces[pair[1]]
         if f[(f.index(u) + 1) % 3] != v:
             f, g = g, f
         a, b = next(w for w in f if w not in (u, v)), next(w for w in g if w not in (u, v))
-        if b in self.neighbours(a) or (self.kind[a] != INTERIOR and self.kind[b] != INTERIOR):
+        if len(self.neighbours(u)) <= 3 or len(self.neighbours(v)) <= 3:
+            return False
+        if b in self.neighbours(a) or (self.seam[a] and self.seam[b]):
             return False
 
         def angle(o: int) -> float:
             x, y = self.p[u] - self.p[o], self.p[v] - self.p[o]
             return float(np.arctan2(np.linalg.norm(np.cross(x, y)), x @ y))
 
-        if angle(a) + angle(b) <= np.pi + 0.02:
+        if angle(a) + angle(b) + gain <= np.pi + 0.02:
             return False
         n1, n2 = self.normal(f), self.normal(g)
         mean = n1 + n2
@@ -229,7 +260,7 @@ class _Mesh:
         for m in (m1, m2):
             if m @ mean < 0.7 * np.linalg.norm(m) * np.linalg.norm(mean):
                 return False
-        if n1 @ n2 < 0.6 * np.linalg.norm(n1) * np.linalg.norm(n2):
+        if gain <= 0 and n1 @ n2 < 0.6 * np.linalg.norm(n1) * np.linalg.norm(n2):
             return False
         k, m = pair
         for w in (u, v):
@@ -299,7 +330,9 @@ def _relax(mesh: _Mesh, source: Source, surface: Surface, step: float) -> tuple[
     return inner, face, bary, feature, edge, along, live
 
 
-def remesh(source: Source, *, short: float = 0.8, stretch: float = 1.35, rounds: int = 12) -> tuple[csr_matrix, np.ndarray]:
+def remesh(
+    source: Source, *, short: float = 0.8, stretch: float = 1.35, rounds: int = 12
+) -> tuple[csr_matrix, np.ndarray]:
     """Remesh a source.
 
     Args:
@@ -316,8 +349,9 @@ def remesh(source: Source, *, short: float = 0.8, stretch: float = 1.35, rounds:
     for k in range(rounds):
         while mesh.collapse_pass(short * min(1.0, 0.5 + 0.5 * (k + 1) / (0.6 * rounds)), stretch):
             pass
+        last = k >= rounds - 3
         for _ in range(4):
-            if not mesh.flip_pass():
+            if not mesh.flip_pass(surface if last else None):
                 break
         hosts = _relax(mesh, source, surface, 0.6)
     inner, face, bary, feature, edge, along, live = hosts

@@ -26,8 +26,12 @@ def fit_jaw_axis(points: np.ndarray, moved: np.ndarray) -> tuple[np.ndarray, flo
         turned = Rotation.from_rotvec([angle, 0, 0]).apply(points - origin) + origin
         return float(((turned - moved) ** 2).sum(1).mean())
 
-    best = minimize(error, np.array([0.0, 0.5, 0.35]), method="Nelder-Mead",
-                    options={"xatol": 1e-6, "fatol": 1e-12, "maxiter": 4000})
+    best = minimize(
+        error,
+        np.array([0.0, 0.5, 0.35]),
+        method="Nelder-Mead",
+        options={"xatol": 1e-6, "fatol": 1e-12, "maxiter": 4000},
+    )
     y, z, angle = best.x
     return np.array([0.0, y, z]), float(angle)
 

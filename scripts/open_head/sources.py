@@ -17,21 +17,53 @@ from scipy.spatial import cKDTree
 from open_head.remesh import Source
 
 # Polygon and vertex ranges of the parts, from the table in ICT-FaceKit's README.
-POLYGONS = {"face": (0, 9230), "head": (9230, 11144), "mouth": (11144, 13226), "socket_left": (13226, 13630),
-            "socket_right": (13630, 14034), "gums": (14034, 17006)}
-VERTICES = {"face": (0, 9409), "narrow_face": (0, 6706), "skin": (0, 14062), "gums": (14062, 17039),
-            "teeth": (17039, 21451), "sclera_left": (21451, 22221), "sclera_right": (23021, 23791)}
+POLYGONS = {
+    "face": (0, 9230),
+    "head": (9230, 11144),
+    "mouth": (11144, 13226),
+    "socket_left": (13226, 13630),
+    "socket_right": (13630, 14034),
+    "gums": (14034, 17006),
+}
+VERTICES = {
+    "face": (0, 9409),
+    "narrow_face": (0, 6706),
+    "skin": (0, 14062),
+    "gums": (14062, 17039),
+    "teeth": (17039, 21451),
+    "sclera_left": (21451, 22221),
+    "sclera_right": (23021, 23791),
+}
 # First vertex of the teeth on the subject's left, upper then lower, from the front to the second molar, and the end.
-TEETH_LEFT = {"upper": [(18067, 18143), (17991, 18067), (17895, 17991), (17730, 17895), (17607, 17730), (17416, 17607),
-                        (17230, 17416)],
-              "lower": [(20263, 20349), (20169, 20263), (20079, 20169), (19952, 20079), (19814, 19952), (19602, 19814),
-                        (19426, 19602)]}
-SEAM, LID, LIP, CUT, PART = 1, 2, 3, 4, 5
+TEETH_LEFT = {
+    "upper": [
+        (18067, 18143),
+        (17991, 18067),
+        (17895, 17991),
+        (17730, 17895),
+        (17607, 17730),
+        (17416, 17607),
+        (17230, 17416),
+    ],
+    "lower": [
+        (20263, 20349),
+        (20169, 20263),
+        (20079, 20169),
+        (19952, 20079),
+        (19814, 19952),
+        (19602, 19814),
+        (19426, 19602),
+    ],
+}
+SEAM, LID, LIP, CUT, PART, RING = 1, 2, 3, 4, 5, 6
 
 
 @dataclass(frozen=True)
 class Ict:
-    """Neutral [N, 3], triangles [F, 3] with their polygon index [F], modes [100, N, 3], expressions by name, mirror [N]."""
+    """Neutral [N, 3], triangles [F, 3] with their polygon index [F], modes [100, N, 3], expressions by name, mirror [N].
+
+    `polygons` [P, 4] are the quads (-1 pads a triangle).
+    """
 
     neutral: np.ndarray
     triangles: np.ndarray
@@ -40,7 +72,7 @@ class Ict:
     expressions: dict[str, np.ndarray]
     mirror: np.ndarray
     landmarks68: np.ndarray
-    faces_uv: np.ndarray
+    polygons: np.ndarray
 
     def part(self, name: str) -> np.ndarray:
         """Triangles [n, 3] of a part of POLYGONS."""
@@ -54,16 +86,20 @@ def load_ict(folder: Path) -> Ict:
     Each quad is split along its shorter diagonal. The mirror permutation is found part by part, since the parts touch.
     """
     data = np.load(folder / "ict_facekit_light_f16.npz", allow_pickle=False)
-    neutral, polygons, uv_polygons = data["neutral"].astype(np.float64), data["faces"], data["faces_uv"]
+    neutral, polygons = data["neutral"].astype(np.float64), data["faces"]
     quad = polygons[:, 3] >= 0
     corner = neutral[polygons]
     swap = np.linalg.norm(corner[:, 1] - corner[:, 3], axis=1) < np.linalg.norm(corner[:, 0] - corner[:, 2], axis=1)
     index = np.arange(len(polygons))
-    pieces, pieces_uv, owner = [], [], []
-    for mask, pattern in ((~quad, (0, 1, 2)), (quad & ~swap, (0, 1, 2)), (quad & ~swap, (0, 2, 3)),
-                          (quad & swap, (0, 1, 3)), (quad & swap, (1, 2, 3))):
+    pieces, owner = [], []
+    for mask, pattern in (
+        (~quad, (0, 1, 2)),
+        (quad & ~swap, (0, 1, 2)),
+        (quad & ~swap, (0, 2, 3)),
+        (quad & swap, (0, 1, 3)),
+        (quad & swap, (1, 2, 3)),
+    ):
         pieces.append(polygons[mask][:, pattern])
-        pieces_uv.append(uv_polygons[mask][:, pattern])
         owner.append(index[mask])
     order = np.argsort(np.concatenate(owner), kind="stable")
     mirror = np.arange(len(neutral))
@@ -71,12 +107,20 @@ def load_ict(folder: Path) -> Ict:
     for first, end in (VERTICES["skin"], VERTICES["gums"], VERTICES["teeth"]):
         mirror[first:end] = first + cKDTree(neutral[first:end]).query(flipped[first:end])[1]
     mirror[21451:23021], mirror[23021:24591] = np.arange(23021, 24591), np.arange(21451, 23021)
+    pair = (mirror[mirror] == np.arange(len(mirror)))[:, None]
+    neutral = np.where(pair, 0.5 * (neutral + neutral[mirror] * [-1, 1, 1]), neutral)
     landmarks = _landmark_list(folder)
     names = [str(n) for n in data["expression_names"]]
-    return Ict(neutral, np.concatenate(pieces)[order].astype(np.int64), np.concatenate(owner)[order],
-               data["identity_deltas"].astype(np.float64),
-               dict(zip(names, data["expression_deltas"].astype(np.float64), strict=True)), mirror, landmarks,
-               np.concatenate(pieces_uv)[order])
+    return Ict(
+        neutral,
+        np.concatenate(pieces)[order].astype(np.int64),
+        np.concatenate(owner)[order],
+        data["identity_deltas"].astype(np.float64),
+        dict(zip(names, data["expression_deltas"].astype(np.float64), strict=True)),
+        mirror,
+        landmarks,
+        polygons.astype(np.int64),
+    )
 
 
 def _landmark_list(folder: Path) -> np.ndarray:
@@ -187,9 +231,41 @@ def seam_features(points: np.ndarray, faces: np.ndarray, known: np.ndarray) -> n
     e, count = edges_of(faces)
     boundary = e[count == 1]
     named = {(min(u, v), max(u, v)) for u, v, _ in known.tolist()}
-    rows = [(u, v, SEAM if abs(points[u, 0]) + abs(points[v, 0]) < 1e-5 else PART)
-            for u, v in boundary.tolist() if (u, v) not in named]
+    rows = [
+        (u, v, SEAM if abs(points[u, 0]) + abs(points[v, 0]) < 1e-5 else PART)
+        for u, v in boundary.tolist()
+        if (u, v) not in named
+    ]
     return np.array(rows, dtype=np.int64).reshape(-1, 3)
+
+
+def quad_rings(polygons: np.ndarray, loop: np.ndarray, keep: tuple[int, ...]) -> np.ndarray:
+    """Edges [K, 2] of the loops that run parallel to a vertex loop, `keep` rows away, along the quads' edges."""
+    quads = polygons[polygons[:, 3] >= 0]
+    e = np.unique(np.sort(np.concatenate([quads[:, [i, (i + 1) % 4]] for i in range(4)]), 1), axis=0)
+    row = np.full(polygons.max() + 1, -1)
+    row[loop] = 0
+    for k in range(max(keep)):
+        for i, j in ((0, 1), (1, 0)):
+            near = (row[e[:, i]] == k) & (row[e[:, j]] < 0)
+            row[e[near, j]] = k + 1
+    return e[(row[e[:, 0]] == row[e[:, 1]]) & np.isin(row[e[:, 0]], keep)]
+
+
+def crease_edges(points: np.ndarray, polygons: np.ndarray, degrees: float, least: int) -> np.ndarray:
+    """Quad edges [K, 2] where the surface bends by more than `degrees`, in connected lines of at least `least` edges."""
+    quads = polygons[polygons[:, 3] >= 0]
+    normal = np.cross(points[quads[:, 2]] - points[quads[:, 0]], points[quads[:, 3]] - points[quads[:, 1]])
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-20)
+    e = np.sort(np.concatenate([quads[:, [i, (i + 1) % 4]] for i in range(4)]), 1)
+    order = np.lexsort((e[:, 1], e[:, 0]))
+    e, owner = e[order], np.tile(np.arange(len(quads)), 4)[order]
+    pair = np.flatnonzero((e[1:] == e[:-1]).all(1))
+    bend = (normal[owner[pair]] * normal[owner[pair + 1]]).sum(1) < np.cos(np.deg2rad(degrees))
+    edges = e[pair[bend]]
+    graph = csr_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(len(points),) * 2)
+    _, group = connected_components(graph, directed=False)
+    return edges[np.bincount(group[edges[:, 0]], minlength=group.max() + 1)[group[edges[:, 0]]] >= least]
 
 
 def split_chains(features: np.ndarray, corners: np.ndarray, count: int) -> np.ndarray:
@@ -215,8 +291,9 @@ def split_chains(features: np.ndarray, corners: np.ndarray, count: int) -> np.nd
     return np.concatenate([features[:, :2], chain[:, None]], 1)
 
 
-def make_source(points: np.ndarray, faces: np.ndarray, features: np.ndarray, corners: np.ndarray,
-                size: np.ndarray) -> Source:
+def make_source(
+    points: np.ndarray, faces: np.ndarray, features: np.ndarray, corners: np.ndarray, size: np.ndarray
+) -> Source:
     """A remesh source with its boundary edges added to the features."""
     rest = seam_features(points, faces, features)
     every = np.concatenate([features.reshape(-1, 3), rest])
