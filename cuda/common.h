@@ -37,6 +37,13 @@
 #define FOURD_AVX2 "avx2,fma"
 #define FOURD_AVX512 "avx2,fma,avx512f,avx512dq,avx512bw,avx512vl"
 
+// Lanes of two vectors of four, numbered 0..7.
+#if defined(__clang__) || __GNUC__ >= 12
+#define FOURD_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define FOURD_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (V4I){i, j, k, l})
+#endif
+
 namespace fourd {
 
 // Values that the C entry points return.

@@ -22,6 +22,10 @@ FOURD_INLINE VF iota() {
 FOURD_INLINE VF flip_negative(VF a) { return (VF)((VI)a | INT32_MIN); }  // -|a|
 FOURD_INLINE VF absolute(VF a) { return (VF)((VI)a & INT32_MAX); }
 
+FOURD_INLINE VI to_int(VF a) { return __builtin_convertvector(a, VI); }  // towards zero
+FOURD_INLINE VF to_float(VI a) { return __builtin_convertvector(a, VF); }
+FOURD_INLINE void store_int(int32_t* p, VI x) { __builtin_memcpy(p, &x, sizeof(x)); }
+
 // Masks (VM), one bit or one all-ones integer per lane: keep = a where set, else 0; select = a where set, else b.
 #if FOURD_X86 && FOURD_WIDTH == 16
 typedef __mmask16 VM;
@@ -67,7 +71,17 @@ FOURD_INLINE VF vsqrt(VF a) {
 #endif
 #endif
 #endif
-constexpr uint32_t kAllLanes = (1u << FOURD_WIDTH) - 1u;
+FOURD_INLINE VI one_if(VM mask) { return (VI)keep(mask, (VF)(VI{} + 1)); }  // 1 where set, else 0
+
+// Vectors of four, whatever the width: for shuffles.
+typedef float V4 __attribute__((vector_size(16)));
+typedef int32_t V4I __attribute__((vector_size(16)));
+typedef uint8_t V4B __attribute__((vector_size(4)));
+FOURD_INLINE V4 load4(const float* p) {
+  V4 r;
+  __builtin_memcpy(&r, p, sizeof(r));
+  return r;
+}
 
 // Nearest integer for |x| < 2^22: adding 1.5 * 2^23 pushes the fraction out of the mantissa.
 constexpr float kRound = 12582912.0f;

@@ -4,7 +4,7 @@
 //   means [N,3] world; covariances [N,6] world, upper triangle xx,xy,xz,yy,yz,zz; colors [N,D]; opacities [N] (0..1)
 //   world_to_camera [4,4], OpenCV axes; intrinsics [3,3] in pixels without skew; centre of pixel (col,row) = (col+0.5, row+0.5)
 // Outputs (each may be null): image [H,W,D], alpha [H,W], depth_z [H,W] (expected z of the centres, 0 where nothing is seen),
-//   image_u8 [H,W,3] (D = 3 only): colours clamped to [0,1], composited over background_u8 [H,W,3] or background [3].
+//   image_u8 [H,W,3] (D = 3 only): colours over background_u8 [H,W,3] (black where null), clamped.
 //
 // Meaning: EWA projection (first-order perspective at the centre, whose direction is clamped to 1.3 times the half field of view
 // beyond the picture's edge), 2D covariance + eps2d * I, alpha = min(0.999, opacity * exp(-q/2)), q the squared Mahalanobis

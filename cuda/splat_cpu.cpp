@@ -20,6 +20,8 @@ constexpr int kPixels = kSide * kSide;              // of a block
 constexpr int kBlocks = (kTile / kSide) * (kTile / kSide);
 constexpr int kBatch = 128;        // Gaussians transposed at a time
 constexpr int kChunk = 2048;       // Gaussians a thread takes at a time
+constexpr int kLarge = 16;         // in ProjectBatch::tiles: more than 2 x 2 tiles
+constexpr int kSpare = 8;          // pairs that may be written beyond the last one
 constexpr float kMaxAlpha = 0.999f;
 constexpr float kMinTransmittance = 1e-4f;
 constexpr float kLog2Of255 = 7.994353436858858f;
@@ -35,7 +37,9 @@ struct CameraConstants {
 
 struct ProjectBatch {
   alignas(64) float in[10][kBatch];
-  alignas(64) float out[15][kBatch];
+  alignas(64) float out[11][kBatch];   // x y a b c k_x k_y log2_opacity z, half extents in x and y
+  alignas(64) int32_t tiles[kBatch];   // 0 = not visible; bits 0..3 = tiles of the 2 x 2 from the first one; kLarge = more
+  alignas(64) int32_t range[4][kBatch];  // first and last tile column, first and last tile row
 };
 
 // One cache line per Gaussian. log2 alpha at offset (dx, dy) = a dx^2 + b dx dy + c dy^2 + log2_opacity; for a given dy it is
@@ -92,7 +96,7 @@ FOURD_END_TARGET
 struct Kernels {
   void (*project)(ProjectBatch*, const CameraConstants&, int);
   void (*blend)(const Projected*, const uint64_t*, int64_t, const TileBuffer&, const float*, int, bool);
-  void (*finish)(const float*, const float*, const float*, int32_t*);
+  void (*finish)(const TileBuffer&, const uint8_t*, uint8_t*);
 };
 
 Kernels kernels() {
@@ -171,29 +175,20 @@ void transpose_in(const FourdSplatArgs& s, int64_t first, int n, ProjectBatch* b
     for (int d = 0; d < 10; d++) batch->in[d][i] = 0.0f;
 }
 
-// List the tiles that the ellipse touches. In each band of tile rows the part of the ellipse inside is convex, so it reaches
+// List the tiles that a large ellipse touches. In each band of tile rows the part of the ellipse inside is convex, so it reaches
 // exactly the tiles of one interval: from its leftmost to its rightmost point there.
-void list_tiles(const Projected& g, float rx, float ry, int col0, int col1, int row0, int row1, int tiles_x, ThreadScratch* t) {
-  const int tx0 = col0 / kTile, tx1 = col1 / kTile, ty0 = row0 / kTile, ty1 = row1 / kTile;
-  const size_t most = size_t(tx1 - tx0 + 1) * size_t(ty1 - ty0 + 1);
-  Pair* out = t->pairs.grow(t->pair_count + most, t->pair_count) + t->pair_count;
+void list_large(const Projected& g, uint64_t key, float rx, float ry, const int range[4], int tiles_x, ThreadScratch* t) {
+  const int tx0 = range[0], tx1 = range[1], ty0 = range[2], ty1 = range[3];
+  t->pairs.grow(t->pair_count + size_t(tx1 - tx0 + 1) * size_t(ty1 - ty0 + 1) + kSpare, t->pair_count);
+  Pair* out = t->pairs.data() + t->pair_count;
   int64_t* counts = t->counts.data();
-  uint32_t depth_bits;
-  std::memcpy(&depth_bits, &g.z, sizeof(depth_bits));
-  const uint64_t key = (uint64_t(depth_bits) << 32) | g.index;
-  const auto emit = [&](int ty, int from, int to) {
-    for (int tile = ty * tiles_x + from; tile <= ty * tiles_x + to; tile++) {
-      *out++ = {key, uint32_t(tile)};
-      counts[tile]++;
-    }
-  };
-  if (tx0 == tx1 || ty0 == ty1) {  // one line of tiles: the extent is tight, so the ellipse reaches all of them
-    for (int ty = ty0; ty <= ty1; ty++) emit(ty, tx0, tx1);
-  } else {
-    const float dy_right = g.k_y * rx;  // height of the rightmost point; the leftmost lies opposite
-    const float inverse_2a = 0.5f / g.a, b2 = g.b * g.b - 4.0f * g.a * g.c;
-    const float four_a_room = 4.0f * g.a * (g.log2_opacity + kLog2Of255);
-    for (int ty = ty0; ty <= ty1; ty++) {
+  const bool one_line = tx0 == tx1 || ty0 == ty1;  // the extent is tight, so the ellipse reaches all of them
+  const float dy_right = g.k_y * rx;               // height of the rightmost point; the leftmost lies opposite
+  const float inverse_2a = 0.5f / g.a, b2 = g.b * g.b - 4.0f * g.a * g.c;
+  const float four_a_room = 4.0f * g.a * (g.log2_opacity + kLog2Of255);
+  for (int ty = ty0; ty <= ty1; ty++) {
+    int from = tx0, to = tx1;
+    if (!one_line) {
       const float low = std::max(-ry, float(ty * kTile) + 0.5f - g.y);
       const float high = std::min(ry, float(ty * kTile + kTile - 1) + 0.5f - g.y);
       const float at_right = std::min(std::max(dy_right, low), high), at_left = std::min(std::max(-dy_right, low), high);
@@ -201,10 +196,28 @@ void list_tiles(const Projected& g, float rx, float ry, int col0, int col1, int 
       const float right = g.k_x * at_right - inverse_2a * std::sqrt(std::max(inside_right, 0.0f));
       const float left = g.k_x * at_left + inverse_2a * std::sqrt(std::max(inside_left, 0.0f));
       // in pixels, with a hundredth of slack for rounding
-      const int from = int(std::max(g.x + left - 0.51f, float(tx0 * kTile))) / kTile;
-      const int to = int(std::min(g.x + right - 0.49f, float(col1))) / kTile;
-      emit(ty, from, to);
+      from = int(std::max(g.x + left - 0.51f, float(tx0 * kTile))) / kTile;
+      to = int(std::min(g.x + right - 0.49f, float(tx1 * kTile + kTile - 1))) / kTile;
     }
+    for (int tile = ty * tiles_x + from; tile <= ty * tiles_x + to; tile++) {
+      *out++ = {key, uint32_t(tile)};
+      counts[tile]++;
+    }
+  }
+  t->pair_count = size_t(out - t->pairs.data());
+}
+
+// List the tiles of a small one without a branch: all four of the 2 x 2 are written, and those that do not count written over.
+inline void list_small(uint64_t key, int tiles, int tile, int tiles_x, ThreadScratch* t) {
+  Pair* out = t->pairs.data() + t->pair_count;
+  int64_t* counts = t->counts.data();
+  const Pair candidates[4] = {
+      {key, uint32_t(tile)}, {key, uint32_t(tile + 1)}, {key, uint32_t(tile + tiles_x)}, {key, uint32_t(tile + tiles_x + 1)}};
+  for (int i = 0; i < 4; i++) {
+    const int here = (tiles >> i) & 1;
+    *out = candidates[i];
+    out += here;
+    counts[candidates[i].tile] += here;
   }
   t->pair_count = size_t(out - t->pairs.data());
 }
@@ -216,9 +229,10 @@ void project_chunk(const FourdSplatArgs& s, const CameraConstants& cam, const Ke
     const int n = int(std::min<int64_t>(kBatch, end - first));
     transpose_in(s, first, n, batch);
     k.project(batch, cam, n);
+    t->pairs.grow(t->pair_count + size_t(n) * 4 + kSpare, t->pair_count);
     for (int i = 0; i < n; i++) {
-      const int col0 = int(batch->out[10][i]), col1 = int(batch->out[11][i]);
-      if (col0 > col1) continue;
+      const int tiles = batch->tiles[i];
+      if (tiles == 0) continue;
       Projected& g = projected[first + i];
       g.x = batch->out[0][i];
       g.y = batch->out[1][i];
@@ -226,12 +240,21 @@ void project_chunk(const FourdSplatArgs& s, const CameraConstants& cam, const Ke
       g.b = batch->out[3][i];
       g.c = batch->out[4][i];
       g.k_x = batch->out[5][i];
-      g.k_y = batch->out[14][i];
-      g.log2_opacity = batch->out[6][i];
-      g.z = batch->out[7][i];
+      g.k_y = batch->out[6][i];
+      g.log2_opacity = batch->out[7][i];
+      g.z = batch->out[8][i];
       g.index = uint32_t(first + i);
       if (s.channels == 3) std::memcpy(g.color, s.colors + 3 * (first + i), sizeof(g.color));
-      list_tiles(g, batch->out[8][i], batch->out[9][i], col0, col1, int(batch->out[12][i]), int(batch->out[13][i]), tiles_x, t);
+      uint32_t depth_bits;
+      std::memcpy(&depth_bits, &g.z, sizeof(depth_bits));
+      const uint64_t key = (uint64_t(depth_bits) << 32) | g.index;
+      const int range[4] = {batch->range[0][i], batch->range[1][i], batch->range[2][i], batch->range[3][i]};
+      if (tiles != kLarge) {
+        list_small(key, tiles, range[2] * tiles_x + range[0], tiles_x, t);
+      } else {
+        list_large(g, key, batch->out[9][i], batch->out[10][i], range, tiles_x, t);
+        t->pairs.grow(t->pair_count + size_t(n - i) * 4 + kSpare, t->pair_count);
+      }
     }
   }
 }
@@ -294,22 +317,15 @@ void gather_row(const TileBuffer& tile, int plane, int row, float* out) {
   for (int i = 0; i < kTile / kSide; i++) std::memcpy(out + i * kSide, from + i * tile.stride, kSide * sizeof(float));
 }
 
-void write_row_u8(const FourdSplatArgs& s, const Kernels& k, const TileBuffer& tile, int row, size_t at, int cols) {
-  alignas(64) float t[kTile], color[kTile], back[kTile];
-  alignas(64) int32_t level[kTile];
-  uint8_t* out = s.image_u8 + at * 3;
-  gather_row(tile, 0, row, t);
-  for (int d = 0; d < 3; d++) {
-    gather_row(tile, 2 + d, row, color);
-    if (s.background_u8) {
-      const uint8_t* b = s.background_u8 + at * 3 + d;
-      for (int i = 0; i < kTile; i++) back[i] = float(b[3 * std::min(i, cols - 1)]) * (1.0f / 255.0f);
-    } else {
-      std::fill(back, back + kTile, s.background ? s.background[d] : 0.0f);
-    }
-    k.finish(color, t, back, level);
-    for (int i = 0; i < cols; i++) out[3 * i + d] = uint8_t(level[i]);
-  }
+void write_u8(const FourdSplatArgs& s, const Kernels& k, const TileBuffer& tile, int x0, int y0) {
+  alignas(64) uint8_t back[kTile * kTile * 3], out[kTile * kTile * 3];
+  const int cols = std::min(kTile, s.width - x0), rows = std::min(kTile, s.height - y0);
+  const size_t pitch = size_t(s.width) * 3, at = size_t(y0) * pitch + size_t(x0) * 3;
+  if (!s.background_u8 || rows < kTile || cols < kTile) std::memset(back, 0, sizeof(back));
+  if (s.background_u8)
+    for (int r = 0; r < rows; r++) std::memcpy(back + r * kTile * 3, s.background_u8 + at + r * pitch, size_t(cols) * 3);
+  k.finish(tile, back, out);
+  for (int r = 0; r < rows; r++) std::memcpy(s.image_u8 + at + r * pitch, out + r * kTile * 3, size_t(cols) * 3);
 }
 
 void write_tile(const FourdSplatArgs& s, const Kernels& k, const TileBuffer& tile, int x0, int y0) {
@@ -333,8 +349,8 @@ void write_tile(const FourdSplatArgs& s, const Kernels& k, const TileBuffer& til
       gather_row(tile, 1, r, value);
       for (int i = 0; i < cols; i++) s.depth_z[at + i] = t[i] < 1.0f ? value[i] / (1.0f - t[i]) : 0.0f;
     }
-    if (s.image_u8) write_row_u8(s, k, tile, r, at, cols);
   }
+  if (s.image_u8) write_u8(s, k, tile, x0, y0);
 }
 
 void draw_tile(const FourdSplatArgs& s, const Kernels& k, const Projected* projected, uint64_t* order, int64_t count, int x0, int y0,
@@ -390,7 +406,9 @@ void run(const FourdSplatArgs& s, Workspace* w) {
   w->reserve_threads(asked);
   for (int t = 0; t < asked; t++) {
     w->threads[t].pair_count = 0;
-    std::memset(w->threads[t].counts.reserve(size_t(tiles)), 0, size_t(tiles) * sizeof(int64_t));
+    // beyond the last tile: list_small touches the right and lower neighbours without asking whether they exist
+    const size_t room = size_t(tiles) + size_t(tiles_x) + 2;
+    std::memset(w->threads[t].counts.reserve(room), 0, room * sizeof(int64_t));
   }
   parallel_ranges(asked, s.count, kChunk, [&](int64_t begin, int64_t end, int worker) {
     project_chunk(s, cam, k, begin, end, tiles_x, projected, &w->threads[worker]);

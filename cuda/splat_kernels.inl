@@ -1,7 +1,22 @@
 // The two hot loops of splat_cpu.cpp for one instruction set (see simd.inl for how this file is included).
 
-// Project `n` <= kBatch Gaussians, already transposed into batch->in, to batch->out (screen position, conic, extent).
-// A lane that must be skipped gets first_col > last_col.
+// The exponent a dx^2 + b dx dy + c dy^2 + log2_opacity, and where it is largest along lines (see Projected).
+struct Quadratic {
+  VF a, b, c, k_x, k_y, log2_opacity;
+};
+
+// Is alpha >= 1/255 anywhere in a box? The exponent is concave, so its largest value over the box lies on an edge that faces the
+// centre (or is the centre): the better of the best point on the nearest vertical line and on the nearest horizontal line.
+FOURD_INLINE VM reaches(const Quadratic& q, VF left, VF right, VF top, VF bottom) {
+  const VF near_x = vmin(vmax(VF{}, left), right), near_y = vmin(vmax(VF{}, top), bottom);
+  const VF best_y = vmin(vmax(q.k_y * near_x, top), bottom), best_x = vmin(vmax(q.k_x * near_y, left), right);
+  const VF on_vertical = near_x * (q.a * near_x + q.b * best_y) + (q.c * best_y * best_y + q.log2_opacity);
+  const VF on_horizontal = best_x * (q.a * best_x + q.b * near_y) + (q.c * near_y * near_y + q.log2_opacity);
+  return less_equal(broadcast(-kLog2Of255), vmax(on_vertical, on_horizontal));
+}
+
+// Project `n` <= kBatch Gaussians, already transposed into batch->in, to batch->out (screen position, conic, extent) and
+// list the tiles they touch. A lane that must be skipped gets tiles = 0.
 FOURD_INLINE void project_lanes(ProjectBatch* batch, const CameraConstants& cam, int i) {
   const VF mx = load(batch->in[0] + i), my = load(batch->in[1] + i), mz = load(batch->in[2] + i);
   const VF z = cam.r[6] * mx + cam.r[7] * my + cam.r[8] * mz + cam.t[2];
@@ -42,46 +57,56 @@ FOURD_INLINE void project_lanes(ProjectBatch* batch, const CameraConstants& cam,
   const VF a = -kHalfLog2E * (s11 * inverse_det);
   const VF b = (2.0f * kHalfLog2E) * (s01 * inverse_det);
   const VF c = -kHalfLog2E * (s00 * inverse_det);
-  const VF large = broadcast(1e30f);
+  const VF huge = broadcast(1e30f);
   // each test is written so that a NaN fails it
-  const VM visible = less_equal(broadcast(cam.near_z), z) & less(zero, det) & less_equal(zero, room) & less(absolute(x), large) &
-                     less(absolute(y), large) & less(absolute(a), large) & less(absolute(c), large) & less(rx, large) &
-                     less(ry, large) & less(opacity, large) & less_equal(first_col, last_col) & less_equal(first_row, last_row);
+  const VM visible = less_equal(broadcast(cam.near_z), z) & less(zero, det) & less_equal(zero, room) & less(absolute(x), huge) &
+                     less(absolute(y), huge) & less(absolute(a), huge) & less(absolute(c), huge) & less(rx, huge) &
+                     less(ry, huge) & less(opacity, huge) & less_equal(first_col, last_col) & less_equal(first_row, last_row);
+  const VF k_x = -0.5f * b / a, k_y = -0.5f * b / c;
   store(batch->out[0] + i, x);
   store(batch->out[1] + i, y);
   store(batch->out[2] + i, a);
   store(batch->out[3] + i, b);
   store(batch->out[4] + i, c);
-  store(batch->out[5] + i, -0.5f * b / a);
-  store(batch->out[14] + i, -0.5f * b / c);
-  store(batch->out[6] + i, log2_opacity);
-  store(batch->out[7] + i, z);
-  store(batch->out[8] + i, rx);
-  store(batch->out[9] + i, ry);
-  store(batch->out[10] + i, select(visible, first_col, broadcast(1.0f)));
-  store(batch->out[11] + i, select(visible, last_col, zero));
-  store(batch->out[12] + i, first_row);
-  store(batch->out[13] + i, last_row);
+  store(batch->out[5] + i, k_x);
+  store(batch->out[6] + i, k_y);
+  store(batch->out[7] + i, log2_opacity);
+  store(batch->out[8] + i, z);
+  store(batch->out[9] + i, rx);
+  store(batch->out[10] + i, ry);
+
+  // The tiles: most Gaussians are small and touch at most 2 x 2, for which the corner tiles are tested here, all lanes at once.
+  const VI tx0 = to_int(first_col) / kTile, tx1 = to_int(last_col) / kTile;
+  const VI ty0 = to_int(first_row) / kTile, ty1 = to_int(last_row) / kTile;
+  const VF left = to_float(tx1 * kTile) - 0.5f - x, right = left + 1.0f;  // last centre of the left tiles, first of the right ones
+  const VF above = to_float(ty1 * kTile) - 0.5f - y, below = above + 1.0f;
+  const VF far = broadcast(1e9f);
+  const Quadratic q{a, b, c, k_x, k_y, log2_opacity};
+  const VI wide = one_if(less(to_float(tx0), to_float(tx1))), tall = one_if(less(to_float(ty0), to_float(ty1)));
+  VI tiles = wide * tall * (one_if(reaches(q, -far, left, -far, above)) + 2 * one_if(reaches(q, right, far, -far, above)) +
+                            4 * one_if(reaches(q, -far, left, below, far)) + 8 * one_if(reaches(q, right, far, below, far)));
+  tiles += (1 - wide * tall) * (1 + 2 * wide + 4 * tall);
+  const VI large = one_if(less(broadcast(1.5f), vmax(to_float(tx1 - tx0), to_float(ty1 - ty0))));
+  tiles += large * (kLarge - tiles);
+  store_int(batch->tiles + i, tiles * one_if(visible));
+  store_int(batch->range[0] + i, tx0);
+  store_int(batch->range[1] + i, tx1);
+  store_int(batch->range[2] + i, ty0);
+  store_int(batch->range[3] + i, ty1);
 }
 
 static void project_batch(ProjectBatch* batch, const CameraConstants& cam, int n) {
   for (int i = 0; i < n; i += W) project_lanes(batch, cam, i);
 }
 
-// Which of the 4 x 4 blocks of a tile does the Gaussian reach? The exponent is a concave parabola, so its largest value over a
-// block lies on an edge that faces the centre (or is the centre): the better of the best point on the nearest vertical line and
-// the best point on the nearest horizontal line. Bit 4 * row + column stands for a block.
+// Which of the 4 x 4 blocks of a tile does the Gaussian reach? Bit 4 * row + column stands for a block.
 FOURD_INLINE uint32_t blocks_reached(const Projected& g, float dx_tile, float dy_tile) {
+  const Quadratic q{broadcast(g.a),   broadcast(g.b),   broadcast(g.c),
+                    broadcast(g.k_x), broadcast(g.k_y), broadcast(g.log2_opacity)};
   uint32_t reached = 0;
-  const VF zero = VF{}, threshold = broadcast(-kLog2Of255);
   for (int i = 0; i < kBlocks; i += W) {
     const VF left = load(kBlockX + i) + dx_tile, top = load(kBlockY + i) + dy_tile;
-    const VF right = left + float(kSide - 1), bottom = top + float(kSide - 1);
-    const VF near_x = vmin(vmax(zero, left), right), near_y = vmin(vmax(zero, top), bottom);
-    const VF best_y = vmin(vmax(g.k_y * near_x, top), bottom), best_x = vmin(vmax(g.k_x * near_y, left), right);
-    const VF on_vertical = near_x * (g.a * near_x + g.b * best_y) + (g.c * best_y * best_y + g.log2_opacity);
-    const VF on_horizontal = best_x * (g.a * best_x + g.b * near_y) + (g.c * near_y * near_y + g.log2_opacity);
-    reached |= bits(less_equal(threshold, vmax(on_vertical, on_horizontal))) << i;
+    reached |= bits(reaches(q, left, left + float(kSide - 1), top, top + float(kSide - 1))) << i;
   }
   return reached;
 }
@@ -106,14 +131,19 @@ FOURD_INLINE void blend_tile(const Projected* gaussians, const uint64_t* order, 
     const float dx_tile = tile_x - g.x, dy_tile = tile_y - g.y;
     uint32_t blocks = blocks_reached(g, dx_tile, dy_tile) & alive;
     const VF a = broadcast(g.a), b = broadcast(g.b), c = broadcast(g.c), log2_opacity = broadcast(g.log2_opacity);
+    VF lane_x[kPixels / W], lane_y[kPixels / W];
+    for (int s = 0; s < kPixels / W; s++) {
+      lane_x[s] = load(kPixelX + s * W) + dx_tile;
+      lane_y[s] = load(kPixelY + s * W) + dy_tile;
+    }
     while (blocks) {
       const int k = __builtin_ctz(blocks);
       blocks &= blocks - 1;
       float* const block = state + k * stride;
-      const float dx_block = dx_tile + kBlockX[k], dy_block = dy_tile + kBlockY[k];
+      const VF block_x = broadcast(kBlockX[k]), block_y = broadcast(kBlockY[k]);
       bool all_ended = true;
       for (int s = 0; s < kPixels; s += W) {
-        const VF dx = load(kPixelX + s) + dx_block, dy = load(kPixelY + s) + dy_block;
+        const VF dx = lane_x[s / W] + block_x, dy = lane_y[s / W] + block_y;
         const VF exponent = dx * (a * dx + b * dy) + (c * dy * dy + log2_opacity);
         const VF alpha = keep(less_equal(threshold, exponent), vmin(vexp2(exponent), broadcast(kMaxAlpha)));
         const VF before = load(block + s);
@@ -145,16 +175,31 @@ static void blend(const Projected* gaussians, const uint64_t* order, int64_t cou
   else blend_tile<0, false>(gaussians, order, count, tile, colors, channels);
 }
 
-// One row of kTile pixels of one channel over a background, as integers 0..255 (rounded, clamped).
-FOURD_INLINE void finish_row(const float* color, const float* transmittance, const float* background, int32_t* out) {
-  for (int i = 0; i < kTile; i += W) {
-    const VF x = load(color + i) + absolute(load(transmittance + i)) * load(background + i);
-    const VF level = vmin(vmax(x, VF{}), broadcast(1.0f)) * 255.0f + 0.5f;
-    const VI whole = __builtin_convertvector(level, VI);
-    __builtin_memcpy(out + i, &whole, sizeof(whole));
+// Four pixels as 8-bit RGB: colours in three planes and transmittances, over four pixels of background.
+FOURD_INLINE void finish_four(const float* color, const float* transmittance, const uint8_t* background, uint8_t* out) {
+  const V4 r = load4(color), g = load4(color + kPixels), b = load4(color + 2 * kPixels);
+  const V4 t = (V4)((V4I)load4(transmittance) & INT32_MAX);
+  const V4 rg = FOURD_SHUFFLE(r, g, 0, 4, 1, 5), gb = FOURD_SHUFFLE(g, b, 1, 5, 2, 6), br = FOURD_SHUFFLE(b, r, 2, 7, 3, 3);
+  const V4 color4[3] = {FOURD_SHUFFLE(FOURD_SHUFFLE(rg, b, 0, 1, 4, 2), b, 0, 1, 2, 3),
+                        FOURD_SHUFFLE(FOURD_SHUFFLE(gb, r, 0, 1, 6, 2), r, 0, 1, 2, 3), FOURD_SHUFFLE(br, g, 0, 1, 7, 2)};
+  const V4 t4[3] = {FOURD_SHUFFLE(t, t, 0, 0, 0, 1), FOURD_SHUFFLE(t, t, 1, 1, 2, 2), FOURD_SHUFFLE(t, t, 2, 3, 3, 3)};
+  for (int i = 0; i < 3; i++) {
+    V4B level;
+    __builtin_memcpy(&level, background + 4 * i, 4);
+    V4 x = color4[i] * 255.0f + t4[i] * __builtin_convertvector(level, V4) + 0.5f;
+    x = x > 0.0f ? x : V4{};
+    x = x < 255.5f ? x : V4{} + 255.5f;
+    level = __builtin_convertvector(__builtin_convertvector(x, V4I), V4B);
+    __builtin_memcpy(out + 4 * i, &level, 4);
   }
 }
 
-static void finish(const float* color, const float* transmittance, const float* background, int32_t* out) {
-  finish_row(color, transmittance, background, out);
+// One tile as 8-bit RGB [kTile, kTile, 3] over a background of that shape.
+static void finish(const TileBuffer& tile, const uint8_t* background, uint8_t* out) {
+  for (int k = 0; k < kBlocks; k++) {
+    const float* const block = tile.state + k * tile.stride;
+    const int at = (int(kBlockY[k]) * kTile + int(kBlockX[k])) * 3;
+    for (int r = 0; r < kSide; r++)
+      finish_four(block + 2 * kPixels + r * kSide, block + r * kSide, background + at + r * kTile * 3, out + at + r * kTile * 3);
+  }
 }
