@@ -19,6 +19,8 @@ PICTURES = (
     "cell", "hubble_deep_field", "colorwheel", "binary_blobs",
 )  # fmt: skip
 
+PICTURE_SIZE = 640
+
 
 def faceless_pictures(size: int) -> Tensor:
     """[n,3,size,size] uint8 of those pictures that load without a download."""
@@ -53,7 +55,7 @@ class Faceless:
         self.boxes = torch.cat([points.amin(2), points.amax(2)], dim=2)  # [n,4,4], NaN where no face
         counts = np.bincount(columns["source"][keep])
         self.weights = torch.from_numpy(counts[columns["source"][keep]] ** -0.35)
-        self.pictures = faceless_pictures(self.scenes.shape[-1])
+        self.pictures = faceless_pictures(PICTURE_SIZE)
 
     def draw(self, count: int, size: int) -> Tensor:
         """[count,3,size,size] in 0..1."""
@@ -73,7 +75,7 @@ class Faceless:
     def photos(self, count: int, size: int) -> Tensor:
         """Turned and scaled photos of things and animals."""
         rows = torch.randint(len(self.pictures), (count,))
-        turn, scale = uniform(count, -math.pi, math.pi), uniform(count, 0.2, 1.1)
+        turn, scale = uniform(count, -math.pi, math.pi), uniform(count, math.log(0.12), math.log(1.1)).exp()
         shift = uniform(2 * count, -0.5, 0.5).view(count, 2)
         return _look(self.pictures[rows], turn, scale[:, None].expand(-1, 2), shift, size)
 

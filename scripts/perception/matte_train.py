@@ -45,7 +45,8 @@ class MatteData:
     def __init__(self, work: Path, masks: list[Path]) -> None:
         self.shards = finished_shards(work)
         columns = load_columns(self.shards, SCENE_COLUMNS)
-        masked = np.array([any(f"{m.name}-" in s.name for m in masks) for s in self.shards], dtype=bool)
+        exact = tuple(f"pictures_{m.name}-" for m in masks)
+        masked = np.array([s.name.startswith(exact) for s in self.shards], dtype=bool)
         empty = np.array(["synthetic_360" in s.name or s.name.startswith("turned") for s in self.shards], dtype=bool)
         seen = ~np.isnan(columns["scene_landmarks"][:, 0, 0, 0])
         keep = seen & ~columns["scene_held_out"].astype(bool) & ~empty[columns["source"]] & ~masked[columns["source"]]

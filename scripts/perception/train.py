@@ -13,6 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 CHECKPOINT_SECONDS = 120.0
+FIGURES_SECONDS = 480.0  # measuring takes a noticeable share of a slow machine
 WARM_UP_STEPS = 200
 AVERAGE_DECAY = 0.9985
 
@@ -68,7 +69,7 @@ def train(
     else:
         task.start()
         mean.load_state_dict(network.state_dict())
-    began, saved = time.monotonic(), time.monotonic()
+    began = saved = measured = time.monotonic()
     sums: dict[str, float] = {"_from": float(step)}
     while True:
         used = spent + time.monotonic() - began
@@ -98,7 +99,10 @@ def train(
             _save(path, {**state, "step": step, "spent": used})
             count = max(1, step - int(sums.pop("_from", 0)))
             line = " ".join(f"{name} {value / count:.4f}" for name, value in sums.items())
-            figures = " ".join(f"{name} {value:.4f}" for name, value in task.figures(mean).items())
+            figures = ""
+            if saved - measured > FIGURES_SECONDS or progress >= 1.0:
+                measured = saved
+                figures = " ".join(f"{name} {value:.4f}" for name, value in task.figures(mean).items())
             rate_now = optimizer.param_groups[0]["lr"]
             tqdm.write(f"{net} {used / 60:.1f} min step {step} lr {rate_now:.5f} | {line} | {figures}")
             sums = {"_from": float(step)}

@@ -30,7 +30,7 @@ ASTRONAUT_POINTS = {"eye right": 468, "eye left": 473, "nose": 4, "mouth right":
 
 @pytest.fixture(scope="module")
 def perception() -> Perception:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # small networks: more threads only wait for each other on a busy machine
     return load_perception("embedded")
 
 
