@@ -142,6 +142,7 @@ FOURD_INLINE void blend_tile(const Projected* gaussians, const uint64_t* order, 
       float* const block = state + k * stride;
       const VF block_x = broadcast(kBlockX[k]), block_y = broadcast(kBlockY[k]);
       bool all_ended = true;
+#pragma GCC unroll 4
       for (int s = 0; s < kPixels; s += W) {
         const VF dx = lane_x[s / W] + block_x, dy = lane_y[s / W] + block_y;
         const VF exponent = dx * (a * dx + b * dy) + (c * dy * dy + log2_opacity);
