@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from fourdface.cli.sources import open_source, provenance_of
 from fourdface.cli.stream import input_file, progress, read_artifact
 from fourdface.cli.writing import FrameInfo, FrameTarget, Item, write_frames
-
 from fourdface.errors import FourdError
 
 if TYPE_CHECKING:
@@ -107,7 +106,9 @@ def _open_driver(request: ReenactRequest) -> Iterator[_Opened]:
 
             motion = Motion.read(path, name="standard input" if request.driver == "-" else request.driver)
             source = Source([], motion.width, motion.height, motion.rate, path.name, "")
-            yield _Opened(driver_from_motion(motion, options), source, _motion_audio(motion, request), len(motion.times))
+            yield _Opened(
+                driver_from_motion(motion, options), source, _motion_audio(motion, request), len(motion.times)
+            )
             return
         with open_source(str(path)) as (source, audio):
             if request.driver == "-":

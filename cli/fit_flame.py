@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+
 from fourdface.cli.options import output_options
 from fourdface.cli.stream import check_single_stdin, open_output, read_artifact, write_artifact
 
@@ -26,10 +27,9 @@ def command(
     )  # fmt: skip
     from dataclasses import replace
 
-    from fourdface.cli.stream import command_line
-
     from fourdface.artifacts import Tracked
     from fourdface.blocks.head_model import HeadModel
+    from fourdface.cli.stream import command_line
     from fourdface.stages.fit_flame import FitFlameOptions, fit_flame, to_motion
 
     source = read_artifact(Tracked, tracked)

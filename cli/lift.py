@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+
 from fourdface.cli.options import output_options
 from fourdface.cli.sources import parse_face
 from fourdface.cli.stream import open_output, write_artifact
@@ -11,8 +12,16 @@ from fourdface.cli.stream import open_output, write_artifact
 @click.command("lift")
 @click.argument("photo", default="-")
 @click.option("--method", type=click.Choice(["splat"]), default="splat", show_default=True, help="How to lift.")
-@click.option("--face", default="largest", show_default=True, callback=parse_face, help="largest, or 0, 1, ... from the left.")
-@click.option("--size", type=click.IntRange(64, 2048), default=1024, show_default=True, help="Longest side at most; smaller photos stay as they are.")
+@click.option(
+    "--face", default="largest", show_default=True, callback=parse_face, help="largest, or 0, 1, ... from the left."
+)
+@click.option(
+    "--size",
+    type=click.IntRange(64, 2048),
+    default=1024,
+    show_default=True,
+    help="Longest side at most; smaller photos stay as they are.",
+)
 @click.option("--focal", type=click.FloatRange(1.0), help="Focal length of the photo in pixels (default: estimated).")
 @click.option("--mask", type=click.Path(exists=True, dir_okay=False), help="Your own person matte (white = person).")
 @click.option("--perception", default="auto", show_default=True, help="Backend: auto, embedded, mediapipe, ...")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from fourdface.cli.sources import is_picture, provenance_of
 from fourdface.cli.stream import input_file, source_of
-
 from fourdface.errors import FourdError
 
 if TYPE_CHECKING:
@@ -51,10 +50,15 @@ def lift_file(request: LiftRequest) -> Avatar:
     if not tracked.has_head:
         tracked = fit_flame(tracked, model, tracked.provenance, FitFlameOptions(focal=request.focal))
     provenance = dataclasses.replace(
-        tracked.provenance, method=request.method, synthetic_media=True, config_json=json.dumps(dataclasses.asdict(request))
+        tracked.provenance,
+        method=request.method,
+        synthetic_media=True,
+        config_json=json.dumps(dataclasses.asdict(request)),
     )
     avatar, psnr = lift(tracked, model, provenance)
-    log.info("lifted %d Gaussians; the photo's own view is reproduced at %.1f dB", len(avatar.tensors["triangle"]), psnr)
+    log.info(
+        "lifted %d Gaussians; the photo's own view is reproduced at %.1f dB", len(avatar.tensors["triangle"]), psnr
+    )
     return avatar
 
 

@@ -10,11 +10,18 @@ from fourdface.cli.sources import parse_face
 
 @click.command("preprocess")
 @click.argument("inputs", nargs=-1, metavar="[INPUT]...")
-@click.option("--face", default="largest", show_default=True, callback=parse_face, help="largest, or 0, 1, ... from the left.")
+@click.option(
+    "--face", default="largest", show_default=True, callback=parse_face, help="largest, or 0, 1, ... from the left."
+)
 @click.option("--mattes", is_flag=True, help="Keep a person matte of every frame (always for a photo).")
 @click.option("--keep-frames", is_flag=True, help="Store the frames in the artifact (always for a photo).")
 @click.option("--fit", is_flag=True, help="Run fit-flame on the result at once.")
-@click.option("--debug", type=click.Path(dir_okay=False), metavar="FILE.mp4", help="Also write an overlay of landmarks and fitted head.")
+@click.option(
+    "--debug",
+    type=click.Path(dir_okay=False),
+    metavar="FILE.mp4",
+    help="Also write an overlay of landmarks and fitted head.",
+)
 @click.option("--strict", is_flag=True, help="With several inputs: stop at the first that fails.")
 @click.option("--perception", default="auto", show_default=True, help="Backend: auto, embedded, mediapipe, ...")
 @shard_option

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+
 from fourdface.cli.options import output_options
 from fourdface.cli.stream import check_single_stdin
 from fourdface.cli.writing import open_frame_target
@@ -10,16 +11,36 @@ from fourdface.cli.writing import open_frame_target
 
 @click.command("render")
 @click.argument("avatar", default="-")
-@click.option("--orbit", type=click.FloatRange(0.0, 180.0), metavar="DEGREES", help="Swing left and right (default: 30).")
-@click.option("--tilt", type=click.FloatRange(0.0, 80.0), default=0.0, metavar="DEGREES", help="Also swing up and down.")
+@click.option(
+    "--orbit", type=click.FloatRange(0.0, 180.0), metavar="DEGREES", help="Swing left and right (default: 30)."
+)
+@click.option(
+    "--tilt", type=click.FloatRange(0.0, 80.0), default=0.0, metavar="DEGREES", help="Also swing up and down."
+)
 @click.option("--turntable", is_flag=True, help="One full turn.")
-@click.option("--yaw", type=float, multiple=True, metavar="DEGREES", help="A still from this side (repeatable; + is the subject's left).")
-@click.option("--cameras", type=click.Path(exists=True, dir_okay=False), help="Camera path as JSON, see docs/conventions.md.")
+@click.option(
+    "--yaw",
+    type=float,
+    multiple=True,
+    metavar="DEGREES",
+    help="A still from this side (repeatable; + is the subject's left).",
+)
+@click.option(
+    "--cameras", type=click.Path(exists=True, dir_okay=False), help="Camera path as JSON, see docs/conventions.md."
+)
 @click.option("--motion", type=click.Path(exists=True, dir_okay=False), help="Move as this motion artifact does.")
-@click.option("--frames", type=click.IntRange(1, 100000), default=75, show_default=True, help="Length of orbit and turntable.")
+@click.option(
+    "--frames", type=click.IntRange(1, 100000), default=75, show_default=True, help="Length of orbit and turntable."
+)
 @click.option("--rate", type=click.IntRange(1, 240), default=25, show_default=True, help="Frames a second.")
 @click.option("--neutral", is_flag=True, help="Rest expression instead of the photo's.")
-@click.option("--background", default="keep", show_default=True, metavar="keep|white|transparent|IMAGE", help="What stands behind.")
+@click.option(
+    "--background",
+    default="keep",
+    show_default=True,
+    metavar="keep|white|transparent|IMAGE",
+    help="What stands behind.",
+)
 @click.option("--size", type=click.IntRange(64, 2048), help="Longest side in pixels (default: the photo's).")
 @output_options("the result (NAME.mp4, a folder for PNG files, or NAME.h5)")
 def command(avatar: str, output: str | None, overwrite: bool, **options: object) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from fourdface.cli.driving import background_choice
 from fourdface.cli.stream import command_line, progress, read_artifact
 from fourdface.cli.writing import FrameInfo, FrameTarget, Item, write_frames
-
 from fourdface.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from fourdface.cli.stream import command_line, input_file, source_of
 
 from fourdface.artifacts import Provenance, Source
+from fourdface.cli.stream import command_line, input_file, source_of
 from fourdface.errors import FourdError, UsageError
 
 if TYPE_CHECKING:

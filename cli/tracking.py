@@ -110,7 +110,10 @@ def _write_overlay(argument: str, debug: str, fitted: Tracked, model: HeadModel)
     if argument == "-":
         raise UsageError("--debug reads the input twice; give a file name instead of standard input")
     target = open_output(debug, overwrite=True, what="an overlay", example="overlay.mp4", suffix=".mp4")
-    with open_source(argument) as (source, audio), target as path:
-        with VideoWriter(path, source.width, source.height, source.rate, audio=audio) as writer:
-            for k, (image_u8, _) in enumerate(source.frames):
-                writer.write(draw_overlay(image_u8, fitted, k, model))
+    with (
+        open_source(argument) as (source, audio),
+        target as path,
+        VideoWriter(path, source.width, source.height, source.rate, audio=audio) as writer,
+    ):
+        for k, (image_u8, _) in enumerate(source.frames):
+            writer.write(draw_overlay(image_u8, fitted, k, model))

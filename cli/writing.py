@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fourdface.cli.stream import Output, open_output, output_folder
-
 from fourdface.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +44,8 @@ def open_frame_target(argument: str | None, *, overwrite: bool, transparent: boo
             return FrameTarget("png", None, path, overwrite)
         if path.suffix.lower() not in VIDEO_SUFFIXES:
             raise UsageError(
-                f"-o {path}: cannot tell what to write from {path.suffix}; use NAME.mp4, NAME.h5 or a folder for PNG files"
+                f"-o {path}: cannot tell what to write from {path.suffix}; "
+                "use NAME.mp4, NAME.h5 or a folder for PNG files"
             )
     if transparent:
         raise UsageError("an mp4 holds no transparency; write PNG files (-o FOLDER) or a frames artifact (-o NAME.h5)")

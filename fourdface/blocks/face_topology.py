@@ -39,8 +39,9 @@ def landmark_weights() -> np.ndarray:
     The contour is weak because its points slide along the silhouette when the head turns.
     """
     weights = np.full(FACE_COUNT, 0.5, np.float32)
-    for group, value in ((OVAL, 0.35), (NOSE, 1.0), (BROW_LEFT, 1.2), (BROW_RIGHT, 1.2), (EYE_LEFT, 2.0)):
-        weights[list(group)] = value
-    for group in (EYE_RIGHT, LIPS_OUTER, LIPS_INNER):
-        weights[list(group)] = 2.0
+    for value, *groups in (
+        (0.35, OVAL), (1.0, NOSE), (1.2, BROW_LEFT, BROW_RIGHT), (2.0, EYE_LEFT, EYE_RIGHT, LIPS_OUTER, LIPS_INNER),
+    ):  # fmt: skip
+        for group in groups:
+            weights[list(group)] = value
     return weights

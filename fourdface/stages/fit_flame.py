@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,10 +39,10 @@ def fit_flame(
         raise FourdError("the tracked artifact holds no frame with a face; run `fourd preprocess` on other material")
     tracker = HeadTracker(model, (tracked.width, tracked.height), FitOptions(), options.focal)
     tracker.calibrate(calibration_choice(good, options.calibration_frames))
-    rows = (None if face is None else pack(tracker.step(face)) for face in faces)
+    rows: Iterable[np.ndarray | None] = (None if face is None else pack(tracker.step(face)) for face in faces)
     if options.smoothing > 0 and len(faces) > 1:
         rows = smoothed(rows, options.smoothing, options.lag)
-    packed = _held(list(rows))
+    fields: dict[str, Any] = {**unpack(_held(list(rows)))}
     calibration = tracker.calibration
     if calibration is None:
         raise ValueError("calibrate() left no calibration")
@@ -49,7 +50,7 @@ def fit_flame(
         tracked, provenance=provenance, head_model=model.name, shape=calibration.shape.numpy().astype(np.float32),
         neck=np.zeros((len(faces), 3), np.float32), jaw=np.zeros((len(faces), 3), np.float32),
         intrinsics=intrinsics_of(calibration.focal, tracked.width, tracked.height),
-        world_to_camera=tracking_world_to_camera().astype(np.float32), **unpack(packed),
+        world_to_camera=tracking_world_to_camera().astype(np.float32), **fields,
     )  # fmt: skip
 
 
@@ -66,12 +67,11 @@ def faces_of(tracked: Tracked) -> list[Face | None]:
         if tracked.status[k] == 1:
             out.append(None)
             continue
-        out.append(
-            Face(
-                box=tracked.boxes[k], score=1.0, presence=1.0, landmarks=tracked.landmarks[k],
-                coefficients=tracked.coefficients[k], rotation=np.zeros(3, np.float32),
-            )  # fmt: skip
-        )
+        face = Face(
+            box=tracked.boxes[k], score=1.0, presence=1.0, landmarks=tracked.landmarks[k],
+            coefficients=tracked.coefficients[k], rotation=np.zeros(3, np.float32),
+        )  # fmt: skip
+        out.append(face)
     return out
 
 
@@ -107,15 +107,14 @@ def _held(rows: list[np.ndarray | None]) -> np.ndarray:
 
 def to_motion(tracked: Tracked, provenance: Provenance, audio: bytes | None = None) -> Motion:
     """The motion of a fitted clip, without its pictures."""
-    if tracked.expression is None:
-        raise FourdError("the tracked artifact has no head parameters yet; run `fourd fit-flame` on it first")
-    calm = tracked.expression[tracked.status != 1]
+    head = tracked.head()
+    calm = head.expression[tracked.status != 1]
     effort = calm.sum(1)
     neutral = np.median(calm[effort <= np.quantile(effort, 0.3)], axis=0).astype(np.float32)
     return Motion(
         provenance=provenance, rate_numerator=tracked.rate_numerator, rate_denominator=tracked.rate_denominator,
         width=tracked.width, height=tracked.height, times=tracked.times, status=tracked.status,
-        expression=tracked.expression, rotation=tracked.rotation, translation=tracked.translation, neck=tracked.neck,
-        jaw=tracked.jaw, eyes=tracked.eyes, intrinsics=tracked.intrinsics, world_to_camera=tracked.world_to_camera,
-        neutral_expression=neutral, head_model=tracked.head_model, audio=audio,
+        expression=head.expression, rotation=head.rotation, translation=head.translation, neck=head.neck,
+        jaw=head.jaw, eyes=head.eyes, intrinsics=head.intrinsics, world_to_camera=head.world_to_camera,
+        neutral_expression=neutral, head_model=head.head_model, audio=audio,
     )  # fmt: skip

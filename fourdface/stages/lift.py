@@ -32,24 +32,24 @@ def lift(
     the person of the avatar rendered at the photo's own view."""
     options = options or LiftOptions()
     k = options.frame
-    if tracked.expression is None or tracked.shape is None:
-        raise FourdError("the tracked artifact has no head parameters yet; run `fourd fit-flame` on it first")
+    head = tracked.head()
     if tracked.frame_blobs is None or tracked.matte_blobs is None or not tracked.matte_blobs[k]:
         raise FourdError(
-            "the tracked artifact holds no picture and matte for this frame; run `fourd preprocess --keep-frames --mattes`"
+            "the tracked artifact holds no picture and matte for this frame; "
+            "run `fourd preprocess --keep-frames --mattes`"
         )
     image = decode_png(tracked.frame_blobs[k]).astype(np.float32) / 255
     matte = decode_png(tracked.matte_blobs[k]).astype(np.float32) / 255
     matte = matte[..., 0] if matte.ndim == 3 else matte
-    view = View(tracked.world_to_camera, tracked.intrinsics, tracked.width, tracked.height)
-    state = HeadState.from_arrays(tracked.expression[k], tracked.rotation[k], tracked.translation[k], tracked.eyes[k])
-    rig = Rig(model, torch.from_numpy(tracked.shape), state)
+    view = View(head.world_to_camera, head.intrinsics, tracked.width, tracked.height)
+    state = HeadState.from_arrays(head.expression[k], head.rotation[k], head.translation[k], head.eyes[k])
+    rig = Rig(model, torch.from_numpy(head.shape), state)
     lifted = lift_photo(image[..., :3], matte, view, rig)
     plate_u8 = np.round(lifted.plate * 255).astype(np.uint8)
     avatar = SplatAvatar(lifted.rig, lifted.gaussians, view, plate_u8)
     history = refine_colours(avatar, lifted, image[..., :3], options.refine_rounds)
     gaussians = replace(lifted.gaussians, colours=avatar.colours.numpy())
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "triangle": gaussians.triangle.astype(np.int32),
         "local_mean": gaussians.local_mean.astype(np.float32),
         "local_covariance": gaussians.local_covariance.astype(np.float32),
@@ -59,9 +59,9 @@ def lift(
     }
     return Avatar(
         provenance=provenance, representation="gaussians", head_model=model.name, width=view.width, height=view.height,
-        shape=tracked.shape, expression=tracked.expression[k], rotation=tracked.rotation[k],
-        translation=tracked.translation[k], neck=tracked.neck[k], jaw=tracked.jaw[k], eyes=tracked.eyes[k],
-        intrinsics=tracked.intrinsics, world_to_camera=tracked.world_to_camera, coefficients=tracked.coefficients[k],
+        shape=head.shape, expression=head.expression[k], rotation=head.rotation[k], translation=head.translation[k],
+        neck=head.neck[k], jaw=head.jaw[k], eyes=head.eyes[k], intrinsics=head.intrinsics,
+        world_to_camera=head.world_to_camera, coefficients=tracked.coefficients[k],
         background_blob=encode_png(plate_u8), source_blob=tracked.frame_blobs[k], tensors=tensors,
         tensor_axes={"triangle": "N", "local_mean": "N,3", "local_covariance": "N,6", "colour": "N,3", "opacity": "N",
                      "head_offset": "V,3"},

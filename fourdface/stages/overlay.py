@@ -33,7 +33,8 @@ def _shaded_head(tracked: Tracked, frame: int, model: HeadModel) -> tuple[np.nda
     """Lambert shading [H,W] of the fitted head and the pixels [H,W] that it covers."""
     row = lambda name: torch.from_numpy(np.asarray(getattr(tracked, name)[frame]))[None]  # noqa: E731
     shape = torch.from_numpy(np.asarray(tracked.shape))[None]
-    vertices = model(shape, row("expression"), row("rotation"), row("translation"), row("neck"), row("jaw"), row("eyes"))
+    pose = [row(name) for name in ("expression", "rotation", "translation", "neck", "jaw", "eyes")]
+    vertices = model(shape, *pose)
     corners = vertices[0][model.faces]
     normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normal = torch.nn.functional.normalize(normal, dim=-1).numpy()

@@ -39,7 +39,7 @@ def prefetched(make: Callable[[], Iterable[T]], depth: int = 4) -> Iterator[T]:
                 if not put("item", item):
                     return
             put("end", None)
-        except BaseException as error:  # noqa: BLE001 - handed over to the caller, who raises it
+        except BaseException as error:  # handed over to the caller, who raises it
             put("error", error)
 
     before = torch.get_num_threads()

@@ -26,9 +26,9 @@ def graph_laplacian(faces: np.ndarray, count: int) -> sparse.csr_matrix:
     first = np.concatenate([faces[:, 0], faces[:, 1], faces[:, 2]])
     second = np.concatenate([faces[:, 1], faces[:, 2], faces[:, 0]])
     adjacency = sparse.coo_matrix((np.ones(len(first)), (first, second)), shape=(count, count)).tocsr()
-    adjacency = ((adjacency + adjacency.T) > 0).astype(np.float64)
+    adjacency = (adjacency + adjacency.T).sign()  # an edge of two triangles counts once
     degree = np.asarray(adjacency.sum(1))[:, 0]
-    return sparse.diags(degree) - adjacency
+    return (sparse.diags(degree) - adjacency).tocsr()
 
 
 def harmonic_fill(laplacian: sparse.csr_matrix, values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ def _wanted_shift(rig: Rig, matte: np.ndarray, view: View) -> tuple[np.ndarray, 
     distance, nearest = ndimage.distance_transform_edt(outside, return_indices=True)
     column = np.clip(pixels[:, 0].astype(int), 0, view.width - 1)
     row = np.clip(pixels[:, 1].astype(int), 0, view.height - 1)
-    inside_picture = (pixels[:, 0] >= 0) & (pixels[:, 1] >= 0) & (pixels[:, 0] < view.width) & (pixels[:, 1] < view.height)
+    inside_picture = ((pixels >= 0) & (pixels < [view.width, view.height])).all(1)
     regions = np.any([rig.model.regions[name].numpy() for name in CONTOUR_REGIONS], axis=0)
     targeted = inside_picture & regions & (distance[row, column] > 0.5)
     step = np.stack([nearest[1][row, column] - column, nearest[0][row, column] - row], -1).astype(np.float64)

@@ -18,8 +18,8 @@ from ...blocks.head_model import HeadModel
 from ...ops.bind_gaussians import bind_inverse
 from ...ops.rasterize_mesh import rasterize_mesh
 from . import appearance
-from .plate import background_plate, fill_smoothly, foreground_colours, sharpen_matte
 from .contour import fit_contour
+from .plate import background_plate, fill_smoothly, foreground_colours, sharpen_matte
 from .rig import HeadState, Rig
 from .surface import Shell, View, blend_to_mesh, build_shell
 
@@ -171,7 +171,6 @@ def _pool(field: np.ndarray) -> np.ndarray:
 
 def _cells(person: np.ndarray, merged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Flat index and size of every Gaussian's cell: 2x2 where `merged` [H/2,W/2], single pixels elsewhere."""
-    height, width = person.shape
     big = np.zeros_like(person)
     big[: merged.shape[0] * 2, : merged.shape[1] * 2] = np.repeat(np.repeat(merged, 2, 0), 2, 1)
     corner = np.zeros_like(person)
@@ -184,8 +183,7 @@ def _cells(person: np.ndarray, merged: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _mergeable(scene: _Scene, foreground: np.ndarray, depth: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """2x2 cells [H/2,W/2] that one Gaussian can stand for: calm colour, no edge, outside eyes and mouth."""
-    height, width = scene.matte.shape
-    rows, columns = height // 2, width // 2
+    rows, columns = scene.matte.shape[0] // 2, scene.matte.shape[1] // 2
 
     def blocks(field: np.ndarray) -> np.ndarray:
         cut = field[: 2 * rows, : 2 * columns]
@@ -284,11 +282,11 @@ STEEPEST = 6.0
 
 def _outer_sum(vectors: list[np.ndarray]) -> np.ndarray:
     """Sum of outer products as xx,xy,xz,yy,yz,zz [...,6]."""
-    out = 0.0
+    out = np.zeros((*vectors[0].shape[:-1], 6))
     for w in vectors:
         x, y, z = w[..., 0], w[..., 1], w[..., 2]
-        out = out + np.stack([x * x, x * y, x * z, y * y, y * z, z * z], -1)
-    return np.asarray(out)
+        out += np.stack([x * x, x * y, x * z, y * y, y * z, z * z], -1)
+    return out
 
 
 # --- layer 2: what the mesh shows and the photo does not ------------------------------------------------------------
@@ -323,7 +321,7 @@ def _hidden_layer(scene: _Scene, labels: np.ndarray, foreground: np.ndarray) -> 
 
 
 def _sample_counts(scene: _Scene) -> np.ndarray:
-    """Samples [F] for each triangle, from the largest area it takes in the photo's pose or with lids and mouth moved."""
+    """Samples [F] for each triangle, from the largest area it takes in the photo or with lids and mouth moved."""
     rig, source = scene.rig, scene.rig.source
     spacing = HIDDEN_SPACING * _metres_per_pixel(scene)
     largest = np.zeros(len(scene.model.faces))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -51,8 +53,7 @@ def restore_avatar(avatar: Avatar) -> SplatAvatar:
     return SplatAvatar(rig, bound, view, plate)
 
 
-def _check_tensors(tensors: dict[str, np.ndarray] | object, faces: int) -> None:
-    arrays = dict(tensors)  # type: ignore[call-overload]
+def _check_tensors(arrays: Mapping[str, np.ndarray], faces: int) -> None:
     missing = [name for name in _NEEDED if name not in arrays]
     if missing:
         raise FourdError(f"the avatar lacks the tensors {', '.join(missing)}; lift the photo again")

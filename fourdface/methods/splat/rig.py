@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...blocks.head_model import HeadModel
@@ -32,9 +33,13 @@ class HeadState:
     jaw: Tensor
 
     @staticmethod
-    def from_arrays(expression, rotation, translation, eyes, jaw=None) -> HeadState:  # noqa: ANN001
+    def from_arrays(
+        expression: ArrayLike, rotation: ArrayLike, translation: ArrayLike, eyes: ArrayLike,
+        jaw: ArrayLike | None = None,
+    ) -> HeadState:  # fmt: skip
         """Float32 tensors from array-likes of the shapes above; `jaw` may be None (at rest)."""
-        values = [torch.as_tensor(np.asarray(v), dtype=torch.float32) for v in (expression, rotation, translation, eyes)]
+        given = (expression, rotation, translation, eyes)
+        values = [torch.as_tensor(np.asarray(value), dtype=torch.float32) for value in given]
         rest = torch.zeros(3) if jaw is None else torch.as_tensor(np.asarray(jaw), dtype=torch.float32)
         return HeadState(values[0], values[1], values[2], values[3], rest)
 

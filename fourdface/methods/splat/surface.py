@@ -120,7 +120,7 @@ def build_shell(matte: np.ndarray, view: View, skull: np.ndarray, neck_point: np
 
 def _torso_profile(matte: np.ndarray, view: View, neck_point: np.ndarray) -> tuple[np.ndarray, float]:
     """Normalised distance [H,W] from each row's middle, and the depth of the torso's middle."""
-    height, width = matte.shape
+    width = matte.shape[1]
     inside = matte > 0.5
     any_row = inside.any(1)
     left = np.where(any_row, inside.argmax(1), width / 2)
