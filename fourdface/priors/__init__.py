@@ -1,0 +1,1 @@
+"""Generative models that methods draw on, each once."""
