@@ -166,10 +166,14 @@ def cases(count: int, size: int, with_reference: bool) -> list[Case]:
 @click.option("--count", default=100_000, show_default=True, help="Gaussians.")
 @click.option("--size", default=512, show_default=True, help="Width and height of the picture, pixels.")
 @click.option("--repeats", default=30, show_default=True, help="Calls of each native op (the references get two).")
+@click.option("--instruction-set", type=click.Choice(["plain", "avx2", "avx512"]), help="Use at most this set.")
 @click.option("--skip-reference", is_flag=True, help="Time the native kernels only.")
-def main(threads: int, count: int, size: int, repeats: int, skip_reference: bool) -> None:
+def main(threads: int, count: int, size: int, repeats: int, instruction_set: str | None, skip_reference: bool) -> None:
     """Print the table of timings in milliseconds."""
     torch.set_num_threads(threads)
+    library = _native.library()
+    if library is not None and instruction_set:
+        library.fourd_limit_instruction_set(["plain", "avx2", "avx512"].index(instruction_set))
     status = _native.status()
     if not status["built"]:
         raise click.ClickException(f"no native library: {status['reason']}")
