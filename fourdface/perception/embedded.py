@@ -34,10 +34,10 @@ DETECTOR_SIZES = (192, 384, 704)
 """Longer sides at which the detector looks; those far beyond the picture's own are left out."""
 SHARED = 0.5
 """Of two faces that share more than this of the smaller one, only the better scored is kept."""
-SURE_SCORE = 0.6
-DOUBTFUL_SCORE = 0.35
-SURE_PRESENCE = 0.9
-SURE_OVERLAP = 0.55
+SURE_SCORE = 0.75
+DOUBTFUL_SCORE = 0.5
+SURE_PRESENCE = 0.94
+SURE_OVERLAP = 0.5
 """What a doubtful detection must reach in the landmark network: presence, and overlap of its box with the landmarks'."""
 MAX_FACES = 32
 SETTLED = 0.06

@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from fourdface.perception.geometry import CropFrame, crop_from_landmarks, rotation_about_view
-from perception.split import held_out
+from perception.split import held_out, original
 from perception.teacher import LandmarkTeacher, MatteTeacher, TeacherFace
 
 CROP_SIZE = 224
@@ -168,7 +168,9 @@ def label_pictures(
         names.append(path.name)
         for face in faces:
             writer.add_face(image_u8, face, group, held)
-        writer.add_scene(image_u8, faces, group, held)
+        variant = hashed and original(path.stem) != path.stem
+        if not variant:  # renders teach the landmarks; detector and matte learn from pictures
+            writer.add_scene(image_u8, faces, group, held)
         if faces:
             writer.add_frame(group, faces[0])
     return names

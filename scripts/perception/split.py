@@ -18,8 +18,15 @@ HELD_OUT_FOLDERS = ("studio_c",)
 HELD_OUT_BINS = 10
 
 
+def original(stem: str) -> str:
+    """Name of the picture of which `stem` is a rendered variant: face_07 is one of face; other names are their own."""
+    name, _, number = stem.rpartition("_")
+    return name if name and number.isdigit() else stem
+
+
 def held_out(stem: str, hashed: bool, folders: tuple[str, ...] = ()) -> bool:
     """True where the picture or clip `stem` (in `folders`) belongs to the report split; `hashed` adds every tenth."""
+    stem = original(stem)
     if any(folder in HELD_OUT_FOLDERS for folder in folders):
         return True
     if stem in HELD_OUT_CLIPS or stem in HELD_OUT_PORTRAITS:

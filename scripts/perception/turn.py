@@ -127,11 +127,8 @@ def turn(work: Path, seed: int = 0) -> None:
     random = np.random.default_rng(seed)
     for shard in finished_shards(work):
         output = work / "shards" / f"turned_{shard.name}"
-        if (
-            not shard.name.startswith("pictures_")
-            or not (shard / "frame_depth.npy").exists()
-            or (output / "done").exists()
-        ):
+        usable = shard.name.startswith("pictures_") and (shard / "scenes.npy").exists()
+        if not usable or not (shard / "frame_depth.npy").exists() or (output / "done").exists():
             continue
         if output.exists():
             shutil.rmtree(output)
