@@ -170,10 +170,11 @@ def _choose(backend: str, scene: Scene) -> str:
         return backend
     if backend == "reference":
         return backend
-    if on_cuda:
-        return "gsplat" if _gsplat() is not None else "reference"
-    usable = all(t.dtype == torch.float32 for t in scene[:4]) and not needs_gradient
-    return "native" if usable and _native.library() is not None else "reference"
+    single = all(t.dtype == torch.float32 for t in scene[:4])
+    if on_cuda:  # gsplat has no gradient for the intrinsics and draws at least one Gaussian
+        usable = single and len(scene.means) > 0 and not (needs_gradient and scene.intrinsics.requires_grad)
+        return "gsplat" if usable and _gsplat() is not None else "reference"
+    return "native" if single and not needs_gradient and _native.library() is not None else "reference"
 
 
 def _draw(scene: Scene, backend: str) -> SplatOutput:

@@ -380,6 +380,40 @@ def test_gsplat_gets_the_right_arguments(scene, monkeypatch):
     )
 
 
+class OnCuda:
+    """Enough of a CUDA tensor for the choice of a backend."""
+
+    is_cuda = True
+
+    def __init__(self, count=5, dtype=torch.float32, requires_grad=False):
+        self.count, self.dtype, self.requires_grad = count, dtype, requires_grad
+
+    def __len__(self):
+        return self.count
+
+
+@pytest.mark.parametrize(
+    ("changes", "installed", "want"),
+    [
+        ({}, True, "gsplat"),
+        ({}, False, "reference"),
+        ({"means": OnCuda(requires_grad=True)}, True, "gsplat"),
+        ({"intrinsics": OnCuda(requires_grad=True)}, True, "reference"),
+        ({"colors": OnCuda(dtype=torch.float64)}, True, "reference"),
+        ({"means": OnCuda(count=0)}, True, "reference"),
+    ],
+)
+def test_choice_on_a_gpu(monkeypatch, changes, installed, want):
+    monkeypatch.setitem(sys.modules, "gsplat", types.SimpleNamespace() if installed else None)
+    names = ("means", "covariances", "colors", "opacities", "world_to_camera", "intrinsics")
+    tensors = {name: OnCuda() for name in names} | changes
+    scene = Scene(**tensors, width=8, height=8, background=None, eps2d=0.3, near=0.01, antialiased=False)
+    assert splat_module._choose("auto", scene) == want
+    if not installed:
+        with pytest.raises(ValueError, match="needs the package gsplat"):
+            splat_module._choose("gsplat", scene)
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def test_reference_is_the_same_on_every_device(scene, device):
     arguments = scene(200, 30, 20)
