@@ -25,6 +25,8 @@ CAMERA_DISTANCE = 1.0
 TYPICAL_DEPTH = 0.8
 """Metres between camera and face where nothing else tells the focal length (a portrait or a selfie)."""
 EXPRESSION_RANGE = (0.0, 1.0)
+PAIR_REACH = 3.0
+"""How much farther, in robust scales, the ends of a lip or lid pair may be off before the pair counts less."""
 SIZE_WEIGHT = 1e8
 """Stiffness (per frame) with which the size of the face is held at the mean head's."""
 
@@ -336,10 +338,13 @@ class HeadFitter:
             columns += [into_pixels @ self._shape_basis, ((pixels - centre) * units)[..., None]]
         jacobian = torch.cat(columns, -1)
         first, second = self._pairs[:, 0], self._pairs[:, 1]
-        pair_weight = self.options.pair_weight
-        pair_jacobian = (jacobian[:, first] - jacobian[:, second]) * pair_weight
+        squared = residual.square().sum(-1) / self.options.robust_scale**2
+        robust = 1 / (1 + squared)
+        # a pair is as good as its worse end, but lids and lips have farther to go than other points
+        pair_robust = 1 / (1 + torch.maximum(squared[:, first], squared[:, second]) / PAIR_REACH**2)
+        pair_weight = (self.options.pair_weight * pair_robust.sqrt())[..., None]
+        pair_jacobian = (jacobian[:, first] - jacobian[:, second]) * pair_weight[..., None]
         pair_residual = (residual[:, first] - residual[:, second]) * pair_weight
-        robust = 1 / (1 + residual.square().sum(-1) / self.options.robust_scale**2)
         weight = (self._weights * robust).sqrt()[..., None]
         jacobian = torch.cat([jacobian * weight[..., None], pair_jacobian], 1).flatten(1, 2)
         residual = torch.cat([residual * weight, pair_residual], 1).flatten(1, 2)
