@@ -79,13 +79,20 @@ def _camera(entry: object, k: int, name: str, width: int, height: int) -> Camera
         size = int(entry.get("width", width)), int(entry.get("height", height))
     except (KeyError, TypeError, ValueError) as error:
         raise FourdError(f"{name}: camera {k} needs world_to_camera and intrinsics as numbers ({error})") from None
-    if matrix.shape != (4, 4) or intrinsics.shape != (3, 3) or not np.isfinite(matrix).all():
+    if matrix.shape != (4, 4) or intrinsics.shape != (3, 3):
         raise FourdError(
             f"{name}: camera {k} has world_to_camera {matrix.shape} and intrinsics {intrinsics.shape}, "
             "expected (4, 4) and (3, 3)"
         )
-    if not np.allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-3):
+    if not (np.isfinite(matrix).all() and np.isfinite(intrinsics).all()):
+        raise FourdError(f"{name}: camera {k} has numbers that are not finite")
+    rotation = matrix[:3, :3]
+    if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
         raise FourdError(f"{name}: camera {k}: world_to_camera is no rigid transform; its upper 3x3 must be a rotation")
+    if not (intrinsics[0, 0] > 0 and intrinsics[1, 1] > 0 and np.allclose(intrinsics[[0, 1, 2, 2], [1, 0, 0, 1]], 0)):
+        raise FourdError(
+            f"{name}: camera {k}: intrinsics must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels with fx, fy > 0"
+        )
     if not (0 < size[0] <= 8192 and 0 < size[1] <= 8192):
         raise FourdError(f"{name}: camera {k} is {size[0]}x{size[1]}, and 1 to 8192 pixels a side are possible")
     return CameraPose(matrix, intrinsics, *size)
