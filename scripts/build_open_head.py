@@ -1,6 +1,7 @@
 """Build the open head that ships in the package.
 
     python scripts/build_open_head.py DATA/headmodel -o fourdface/assets/files/open_head.safetensors
+    python scripts/build_open_head.py DATA/headmodel --report --sheets docs/images     # of the shipped head
 
 DATA/headmodel/ict_facekit holds ICT-FaceKit's light model (MIT, https://github.com/ICT-VGL/ICT-FaceKit) as
 `ict_facekit_light_f16.npz` and `vertex_indices.json`. The build is deterministic: the same input gives the same bytes.
@@ -15,6 +16,7 @@ import numpy as np
 from open_head import assemble, pack, sources
 
 from fourdface.blocks.arkit import ARKIT_NAMES
+from fourdface.blocks.head_model import HeadModel, decode_open_head
 
 DENSE = Path(__file__).parent / "open_head" / "dense_embedding.json"
 
@@ -29,6 +31,7 @@ def build_arrays(ict: sources.Ict, modes: int) -> tuple[dict[str, np.ndarray], d
     click.echo(
         f"{len(head.template)} vertices, {len(head.faces)} faces; {modes} modes hold {share:.5f} of the variance"
     )
+    expression = assemble.clear_lids(head, expression, identity)
     weights, regressor, joints, angle = assemble.skinning(head, expression[ARKIT_NAMES.index("jawOpen")])
     click.echo(f"jaw axis at {joints[2]} (source units); jawOpen = {angle:.3f} rad")
     origin = joints[1]
@@ -58,16 +61,27 @@ def build_arrays(ict: sources.Ict, modes: int) -> tuple[dict[str, np.ndarray], d
 
 @click.command()
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="safetensors file."
-)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Build and write this file.")
 @click.option("--modes", default=70, show_default=True, help="Identity modes kept.")
-def main(data: Path, output: Path, modes: int) -> None:
+@click.option("--report", is_flag=True, help="Measure the built (or, without -o, the shipped) head against its source.")
+@click.option("--sheets", type=click.Path(file_okay=False, path_type=Path), help="Write pictures of it to this folder.")
+def main(data: Path, output: Path | None, modes: int, report: bool, sheets: Path | None) -> None:
     """Build the open head from the source heads in DATA."""
     ict = sources.load_ict(data / "ict_facekit")
-    arrays, masks = build_arrays(ict, modes)
-    pack.write_head(output, arrays, ARKIT_NAMES, masks, {"ICT-FaceKit light": "MIT"})
-    click.echo(f"{output}: {output.stat().st_size / 1e6:.2f} MB")
+    if output is not None:
+        arrays, masks = build_arrays(ict, modes)
+        pack.write_head(output, arrays, ARKIT_NAMES, masks, {"ICT-FaceKit light": "MIT"})
+        click.echo(f"{output}: {output.stat().st_size / 1e6:.2f} MB")
+    if report or sheets:
+        from open_head import report as measure
+        from open_head import sheets as pictures
+
+        model = HeadModel.load() if output is None else HeadModel.from_arrays(decode_open_head(output))
+        if report:
+            for line in measure.lines(ict, model):
+                click.echo(line)
+        if sheets is not None:
+            pictures.write_all(model, sheets)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,21 @@ from fourdface.blocks.rotation import axis_angle_to_matrix
 from fourdface.errors import FourdError
 
 JOINT_NAMES = ("root", "neck", "jaw", "eye_left", "eye_right")
-_REQUIRED = ("template", "faces", "shape_basis", "expression_basis", "joint_regressor", "skinning_weights", "uv",
-             "faces_uv", "landmark68_faces", "landmark68_barycentric", "dense_faces", "dense_barycentric",
-             "mirror_vertices")
+_REQUIRED = (
+    "template",
+    "faces",
+    "shape_basis",
+    "expression_basis",
+    "joint_regressor",
+    "skinning_weights",
+    "uv",
+    "faces_uv",
+    "landmark68_faces",
+    "landmark68_barycentric",
+    "dense_faces",
+    "dense_barycentric",
+    "mirror_vertices",
+)
 
 
 def decode_open_head(path: Path) -> dict[str, Any]:
@@ -53,8 +65,13 @@ def decode_open_head(path: Path) -> dict[str, Any]:
         part = slice(int(offsets[k]), int(offsets[k + 1]))
         expression[k, moved[part]] = deltas[part]
     masks = np.unpackbits(data.pop("region_bits"), axis=1, count=vertices).astype(bool)
-    return {**data, "expression_basis": expression, "name": metadata["name"], "expression_names": names["expression"],
-            "regions": dict(zip(names["regions"], masks, strict=True))}
+    return {
+        **data,
+        "expression_basis": expression,
+        "name": metadata["name"],
+        "expression_names": names["expression"],
+        "regions": dict(zip(names["regions"], masks, strict=True)),
+    }
 
 
 class HeadModel(torch.nn.Module):
@@ -94,8 +111,11 @@ class HeadModel(torch.nn.Module):
         for key in _REQUIRED:
             value = np.asarray(arrays[key])
             kind = torch.float32 if value.dtype.kind == "f" else torch.int64
-            self.register_buffer(key, torch.as_tensor(np.ascontiguousarray(value).astype(
-                np.float32 if kind == torch.float32 else np.int64)), persistent=False)
+            self.register_buffer(
+                key,
+                torch.as_tensor(np.ascontiguousarray(value).astype(np.float32 if kind == torch.float32 else np.int64)),
+                persistent=False,
+            )
         self._region_names = tuple(arrays["regions"])
         for key, mask in arrays["regions"].items():
             self.register_buffer(f"region_{key}", torch.as_tensor(np.asarray(mask, bool)), persistent=False)
@@ -145,9 +165,15 @@ class HeadModel(torch.nn.Module):
 
     def _check_shapes(self) -> None:
         v, e = self.vertex_count, len(self.expression_names)
-        expected = {"template": (v, 3), "shape_basis": (self.shape_basis.shape[0], v, 3), "expression_basis": (e, v, 3),
-                    "joint_regressor": (len(JOINT_NAMES), v), "skinning_weights": (v, len(JOINT_NAMES)),
-                    "mirror_vertices": (v,), "faces_uv": tuple(self.faces.shape)}
+        expected = {
+            "template": (v, 3),
+            "shape_basis": (self.shape_basis.shape[0], v, 3),
+            "expression_basis": (e, v, 3),
+            "joint_regressor": (len(JOINT_NAMES), v),
+            "skinning_weights": (v, len(JOINT_NAMES)),
+            "mirror_vertices": (v,),
+            "faces_uv": tuple(self.faces.shape),
+        }
         for key, shape in expected.items():
             if tuple(getattr(self, key).shape) != shape:
                 raise ValueError(f"Head model {key}: expected shape {shape}, got {tuple(getattr(self, key).shape)}.")
@@ -162,8 +188,11 @@ class HeadModel(torch.nn.Module):
         self.expression_basis = basis[s:].view(-1, v, 3)
         joints = self.joint_regressor.double()
         self.register_buffer("_joint_template", (joints @ self.template.double()).float(), persistent=False)
-        self.register_buffer("_joint_basis", torch.einsum("jv,svc->sjc", joints, self.shape_basis.double())
-                             .float().reshape(s, -1), persistent=False)
+        self.register_buffer(
+            "_joint_basis",
+            torch.einsum("jv,svc->sjc", joints, self.shape_basis.double()).float().reshape(s, -1),
+            persistent=False,
+        )
 
     def _displaced(self, shape: Tensor | None, expression: Tensor | None, batch: int) -> Tensor:
         basis: Tensor = self._basis  # type: ignore[assignment]
@@ -207,8 +236,9 @@ class HeadModel(torch.nn.Module):
         batch = joints.shape[0]
         zero = joints.new_zeros(batch, 3)
         pair = (zero, zero) if eyes is None else (eyes[:, :3], eyes[:, 3:])
-        local = axis_angle_to_matrix(torch.stack(
-            [zero if r is None else r for r in (rotation, neck, jaw)] + list(pair), 1))
+        local = axis_angle_to_matrix(
+            torch.stack([zero if r is None else r for r in (rotation, neck, jaw)] + list(pair), 1)
+        )
         shift = joints - (local @ joints[..., None])[..., 0]
         root = torch.cat([local[:, :1], (zero if translation is None else translation)[:, None, :, None]], -1)
         neck_turn = root[:, :, :, :3] @ local[:, 1:2]
@@ -246,7 +276,8 @@ class HeadModel(torch.nn.Module):
         joints = self.joints(shape).expand(batch, -1, -1)
         transforms = self.joint_transforms(joints, rotation, translation, neck, jaw, eyes)
         blended = (self.skinning_weights @ transforms.reshape(batch, len(JOINT_NAMES), 12)).view(batch, -1, 3, 4)
-        return (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3]
+        # Products and a sum: a batched matrix product of this many 3x3 matrices is a hundred times slower.
+        return (blended[..., :3] * rest[..., None, :]).sum(-1) + blended[..., 3]
 
     def _batch(self, *given: Tensor | None) -> int:
         widths = (self.shape_count, self.expression_count, 3, 3, 3, 3, 6)

@@ -60,9 +60,17 @@ def quaternion_to_axis_angle(quaternion: Tensor) -> Tensor:
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
     """Rotation matrices [..., 3, 3] of quaternions wxyz [..., 4] of any length but zero."""
     w, x, y, z = (quaternion / quaternion.norm(dim=-1, keepdim=True)).unbind(-1)
-    rows = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-            2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-            2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]
+    rows = [
+        1 - 2 * (y * y + z * z),
+        2 * (x * y - w * z),
+        2 * (x * z + w * y),
+        2 * (x * y + w * z),
+        1 - 2 * (x * x + z * z),
+        2 * (y * z - w * x),
+        2 * (x * z - w * y),
+        2 * (y * z + w * x),
+        1 - 2 * (x * x + y * y),
+    ]
     return torch.stack(rows, -1).reshape(*quaternion.shape[:-1], 3, 3)
 
 
@@ -96,5 +104,12 @@ def quaternion_multiply(first: Tensor, second: Tensor) -> Tensor:
     """Product [..., 4] of quaternions wxyz: the rotation `second` followed by `first`."""
     a, b, c, d = first.unbind(-1)
     e, f, g, h = second.unbind(-1)
-    return torch.stack([a * e - b * f - c * g - d * h, a * f + b * e + c * h - d * g,
-                        a * g - b * h + c * e + d * f, a * h + b * g - c * f + d * e], -1)
+    return torch.stack(
+        [
+            a * e - b * f - c * g - d * h,
+            a * f + b * e + c * h - d * g,
+            a * g - b * h + c * e + d * f,
+            a * h + b * g - c * f + d * e,
+        ],
+        -1,
+    )

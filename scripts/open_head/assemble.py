@@ -8,13 +8,15 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 from scipy.spatial import cKDTree
 
+from fourdface.blocks.arkit import ARKIT_NAMES
 from open_head import eyeballs, eyelids, parts, skeleton
-from open_head.sources import VERTICES, Ict
+from open_head.sources import Ict
+from open_head.tongue import tongue_out
 
 SCALE = 0.01
 """Metres in one source unit."""
 SIDES = ("left", "right")
-MOUTH_SHIFT = np.array([0.0, 0.0, -0.12])
+MOUTH_SHIFT = np.array([0.0, 0.0, -0.17])
 """Teeth, gums and tongue are moved back by this (source units): the source's incisors touch the lips."""
 
 
@@ -79,7 +81,8 @@ def build_parts(ict: Ict) -> Head:
     for k, side in enumerate(SIDES):
         spans[f"eyeball_{side}"] = slice(start + k * len(unit), start + (k + 1) * len(unit))
         weights.append(empty)
-        faces.append(eye_faces + start + k * len(unit))
+        own = eye_faces if k == 0 else eye_mirror[eye_faces][:, [0, 2, 1]]
+        faces.append(own + start + k * len(unit))
         mirror.append(eye_mirror + start + (1 - k) * len(unit))
     total = start + 2 * len(unit)
     labels = {}
@@ -146,11 +149,22 @@ def expression_modes(head: Head, names: tuple[str, ...]) -> np.ndarray:
         if field is not None and other is not None:
             modes[k] = 0.5 * (field + head.mirrored(other))
     modes[:, head.mask("eyeball_left", "eyeball_right", "teeth_upper")] = 0.0
+    modes[names.index("tongueOut")] = tongue_out(head.template, head.labels["tongue"])
     lids = eyelids.Eyelids(head)
     for side in SIDES:
         k = names.index(f"eyeBlink{side.capitalize()}")
         modes[k] = lids.close_blink(modes[k], side)
-    return np.stack([lids.clear_expression(mode) for mode in modes])
+    return modes
+
+
+def clear_lids(head: Head, expression: np.ndarray, identity: np.ndarray, samples: int = 64) -> np.ndarray:
+    """Expression modes [E, V, 3] with the lids kept outside the eyeballs in random identities too (fixed seed)."""
+    generator = np.random.default_rng(11)
+    coefficients = np.concatenate([np.zeros((1, len(identity))), generator.standard_normal((samples, len(identity)))])
+    lids = eyelids.Eyelids(head)
+    cleared = np.stack([lids.clear_expression(mode, identity, coefficients) for mode in expression])
+    order = [ARKIT_NAMES.index(partner(n)) for n in ARKIT_NAMES]
+    return 0.5 * (cleared + head.mirrored(cleared[order]))
 
 
 def identity_modes(head: Head, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -290,13 +304,8 @@ def attach(head: Head, points: np.ndarray, part: str = "skin") -> tuple[np.ndarr
     corners = head.template[head.faces[mine]]
     _, near = cKDTree(corners.mean(1)).query(points, k=min(40, len(mine)))
     c = corners[near]
-    p = np.broadcast_to(points[:, None], c.shape[:2] + (3,))
+    p = np.broadcast_to(points[:, None], (*c.shape[:2], 3))
     weights = closest_on_triangles(p, c[..., 0, :], c[..., 1, :], c[..., 2, :])
     best = np.linalg.norm((weights[..., None] * c).sum(-2) - p, axis=-1).argmin(1)
     row = np.arange(len(points))
     return mine[near[row, best]], weights[row, best]
-
-
-def source_face_vertices(ict: Ict) -> np.ndarray:
-    """Vertices of the source's narrow face area."""
-    return np.arange(*VERTICES["narrow_face"])

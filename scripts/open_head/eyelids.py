@@ -118,30 +118,44 @@ class Eyelids:
         )
         return sign * edge
 
-    def clear_expression(self, field: np.ndarray) -> np.ndarray:
-        """An expression displacement [V, 3] pushed outwards where its straight path would enter the eyeball."""
+    def clear_expression(self, field: np.ndarray, identity: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+        """An expression displacement [V, 3] pushed outwards where its straight path would enter the eyeball.
+
+        identity: modes [S, V, 3]; coefficients: [n, S] of the heads in which the lids have to be clear.
+        """
         out = field.copy()
-        p = self.head.template
         for side, mine in self.near.items():
             moving = mine & (np.abs(field).max(1) > 1e-3)
             if not moving.any():
                 continue
+            heads, centers, radii = self._sample(identity, coefficients, moving, side)
             for _ in range(3):
-                push = self._push(p, out, moving, side)
+                push = np.zeros(len(out))
+                push[moving] = self._push(heads, centers, radii, out[moving])
                 if push.max() < 1e-4:
                     break
-                spread = smooth(push, self.head.faces, len(p), ~mine, 4)
-                arm = p + out - self.center[side]
+                spread = smooth(push, self.head.faces, len(out), ~mine, 4)
+                arm = self.head.template + out - self.center[side]
                 out += np.maximum(push, spread)[:, None] * arm / np.linalg.norm(arm, axis=1, keepdims=True)
         return out
 
-    def _push(self, p: np.ndarray, field: np.ndarray, moving: np.ndarray, side: str) -> np.ndarray:
-        """Outward displacement [V] at coefficient 1 that clears all steps of the path."""
-        push = np.zeros(len(p))
-        rest = np.linalg.norm(p[moving] - self.center[side], axis=1)
+    def _sample(
+        self, identity: np.ndarray, coefficients: np.ndarray, moving: np.ndarray, side: str
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Moving vertices [n, k, 3] at rest, centres [n, 1, 3] and radii [n, 1] of the given identities."""
+        p = self.head.template
+        heads = p[moving] + np.tensordot(coefficients, identity[:, moving], 1)
+        poles = np.array([self.head.spans[f"eyeball_{side}"].start, self.head.spans[f"eyeball_{side}"].stop - 1])
+        front, back = (p[poles] + np.tensordot(coefficients, identity[:, poles], 1)).transpose(1, 0, 2)
+        return heads, 0.5 * (front + back)[:, None], 0.5 * np.linalg.norm(front - back, axis=1)[:, None]
+
+    @staticmethod
+    def _push(heads: np.ndarray, centers: np.ndarray, radii: np.ndarray, field: np.ndarray) -> np.ndarray:
+        """Outward displacement [k] at coefficient 1 that clears all steps of the path in all heads."""
+        rest = np.linalg.norm(heads - centers, axis=2)
+        push = np.zeros(field.shape[0])
         for t in STEPS:
-            length = np.linalg.norm(p[moving] + t * field[moving] - self.center[side], axis=1)
-            floor = self.radius[side] + np.minimum(GAP_MOVING, GAP + t * (GAP_MOVING - GAP))
-            need = np.where(rest >= self.radius[side] + GAP - 1e-6, (floor - length) / t, 0.0)
-            push[moving] = np.maximum(push[moving], need)
+            length = np.linalg.norm(heads + t * field - centers, axis=2)
+            floor = np.minimum(radii + GAP + t * (GAP_MOVING - GAP), rest + 0.01)  # sockets begin nearer: not deeper
+            push = np.maximum(push, ((floor - length) / t).max(0))
         return push

@@ -86,8 +86,9 @@ def _distance_to(points: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     return cKDTree(seeds).query(points)[0]
 
 
-def _skin_size(points: np.ndarray, faces: np.ndarray, where: dict[str, np.ndarray],
-               stretched: np.ndarray) -> np.ndarray:
+def _skin_size(
+    points: np.ndarray, faces: np.ndarray, where: dict[str, np.ndarray], stretched: np.ndarray
+) -> np.ndarray:
     """Wanted edge length [N]: short at lids, lips, nostrils and ears, long on skull, neck and hidden surfaces."""
     bent = curvature_size(points, faces, 0.02)
     narrow = where["narrow"]
@@ -116,8 +117,17 @@ def stretch(ict: Ict, weights: csr_matrix, faces: np.ndarray) -> np.ndarray:
     points = weights @ ict.neutral
     rest = np.linalg.norm(points[e[:, 0]] - points[e[:, 1]], axis=1)
     most = np.ones(len(e))
-    for name in ("jawOpen", "mouthFunnel", "mouthSmile_L", "mouthStretch_L", "mouthUpperUp_L", "mouthLowerDown_L",
-                 "mouthLeft", "mouthRight", "mouthPucker"):
+    for name in (
+        "jawOpen",
+        "mouthFunnel",
+        "mouthSmile_L",
+        "mouthStretch_L",
+        "mouthUpperUp_L",
+        "mouthLowerDown_L",
+        "mouthLeft",
+        "mouthRight",
+        "mouthPucker",
+    ):
         moved = points + weights @ ict.expressions[name]
         most = np.maximum(most, np.linalg.norm(moved[e[:, 0]] - moved[e[:, 1]], axis=1) / np.maximum(rest, 0.03))
     out = np.ones(len(points))
@@ -215,32 +225,29 @@ def gums(ict: Ict) -> Part:
     half = tri[ict.neutral[tri][..., 0].mean(1) > 0]
     from scipy.sparse import identity
 
-    tongue = tongue_vertices(ict)
     weights, faces = compact(identity(len(ict.neutral), format="csr"), half)
     points = weights @ ict.neutral
-    is_tongue = np.asarray(weights @ tongue.astype(float)) > 0.5
+    is_tongue = (
+        (np.abs(points[:, 0]) < 2.15)
+        & (points[:, 1] < -1.9)
+        & (points[:, 1] > -4.9)
+        & (points[:, 2] < 9.6)
+        & (points[:, 2] > 1.0)
+    )
     front = np.clip((points[:, 2] - 3.0) / 6.0, 0, 1)
     size = np.where(is_tongue, 0.75 - 0.2 * front, 1.0 - 0.42 * front)
     size = limit_gradient(points, faces, size, 0.4)
     source = make_source(points, faces, np.zeros((0, 3), np.int64), np.zeros(0, np.int64), size)
     new, new_faces = remesh(source)
-    labels = {"tongue": np.asarray(new @ is_tongue.astype(float)) > 0.5}
-    return whole_from_half(ict, (new @ weights).tocsr(), new_faces, labels)
-
-
-def tongue_vertices(ict: Ict) -> np.ndarray:
-    """Which source vertices [N] are tongue: inside the lower dental arch, above the floor of the mouth."""
-    p = ict.neutral
-    inside = np.zeros(len(p), bool)
-    span = slice(14062, 17039)
-    q = p[span]
-    inside[span] = (np.abs(q[:, 0]) < 2.15) & (q[:, 1] < -1.9) & (q[:, 1] > -4.9) & (q[:, 2] < 9.6) & (q[:, 2] > 1.0)
-    return inside
+    tongue = np.zeros(len(ict.neutral))
+    tongue[ict.part("tongue")] = 1
+    final = (new @ weights).tocsr()
+    return whole_from_half(ict, final, new_faces, {"tongue": final @ tongue > 0.999})
 
 
 def _close_holes(weights: csr_matrix, faces: np.ndarray) -> tuple[csr_matrix, np.ndarray]:
     """Close each boundary loop by a fan around its centre."""
-    e, count = edges_of(faces)
+    count = edges_of(faces)[1]
     if not (count == 1).any():
         return weights, faces
     directed = {(int(f[i]), int(f[(i + 1) % 3])) for f in faces for i in range(3)}

@@ -83,7 +83,7 @@ class Surface:
         _, index = self.tree.query(np.hstack([points, self.scale * normals]), k=min(candidates, len(self.owner)))
         face = self.owner[index]
         corners = self.vertices[self.faces[face]]
-        p = np.broadcast_to(points[:, None], corners.shape[:2] + (3,))
+        p = np.broadcast_to(points[:, None], (*corners.shape[:2], 3))
         weights = closest_on_triangles(p, corners[..., 0, :], corners[..., 1, :], corners[..., 2, :])
         distance = np.linalg.norm((weights[..., None] * corners).sum(-2) - p, axis=-1)
         misfit = 1 - (self.normals[face] * normals[:, None]).sum(-1)
@@ -362,4 +362,24 @@ def remesh(
     columns = np.concatenate([source.faces[face].ravel(), edge.ravel(), corner])
     values = np.concatenate([bary.ravel(), along.ravel(), np.ones(len(corner))])
     weights = csr_matrix((values, (rows, columns)), shape=(len(live), len(source.vertices)))
-    return weights, new[np.array([x for x in mesh.faces if x is not None])]
+    faces = new[np.array([x for x in mesh.faces if x is not None])]
+    fixed = (mesh.kind[live] == CORNER) | mesh.seam[live]
+    return unfold(weights, faces, source.vertices, mesh.size[live], fixed), faces
+
+
+def unfold(
+    weights: csr_matrix, faces: np.ndarray, vertices: np.ndarray, size: np.ndarray, fixed: np.ndarray
+) -> csr_matrix:
+    """Move vertices of collapsed triangles to the middle of their neighbours (two may have met in a narrow fold)."""
+    for _ in range(8):
+        p = weights @ vertices
+        area = 0.5 * np.linalg.norm(np.cross(p[faces[:, 1]] - p[faces[:, 0]], p[faces[:, 2]] - p[faces[:, 0]]), axis=1)
+        bad = np.setdiff1d(faces[area < 0.02 * size[faces].mean(1) ** 2], np.flatnonzero(fixed))
+        if not len(bad):
+            break
+        rows = weights.tolil()
+        for v in bad:
+            ring = np.setdiff1d(faces[(faces == v).any(1)], [v])
+            rows[v] = weights[ring].mean(0)
+        weights = rows.tocsr()
+    return weights

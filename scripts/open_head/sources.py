@@ -1,6 +1,7 @@
 """The source head: ICT-FaceKit light (MIT), its parts, half meshes, feature lines and wanted edge lengths.
 
-Everything here is in the source's unit (about one centimetre) and in its axes (x to the subject's left, y up, z forward).
+Everything here is in the source's unit (about one centimetre) and in its axes: x to the subject's left, y up,
+z forward.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from open_head.remesh import Source
 
-# Polygon and vertex ranges of the parts, from the table in ICT-FaceKit's README.
+# Polygon and vertex ranges of the parts, from the table in ICT-FaceKit's README; the tongue is an island of its uv.
 POLYGONS = {
     "face": (0, 9230),
     "head": (9230, 11144),
@@ -24,6 +25,7 @@ POLYGONS = {
     "socket_left": (13226, 13630),
     "socket_right": (13630, 14034),
     "gums": (14034, 17006),
+    "tongue": (16572, 17006),
 }
 VERTICES = {
     "face": (0, 9409),
@@ -60,7 +62,7 @@ SEAM, LID, LIP, CUT, PART, RING = 1, 2, 3, 4, 5, 6
 
 @dataclass(frozen=True)
 class Ict:
-    """Neutral [N, 3], triangles [F, 3] with their polygon index [F], modes [100, N, 3], expressions by name, mirror [N].
+    """Neutral [N, 3], triangles [F, 3], their polygon [F], identity [100, N, 3], expressions by name, mirror [N].
 
     `polygons` [P, 4] are the quads (-1 pads a triangle).
     """
@@ -253,7 +255,7 @@ def quad_rings(polygons: np.ndarray, loop: np.ndarray, keep: tuple[int, ...]) ->
 
 
 def crease_edges(points: np.ndarray, polygons: np.ndarray, degrees: float, least: int) -> np.ndarray:
-    """Quad edges [K, 2] where the surface bends by more than `degrees`, in connected lines of at least `least` edges."""
+    """Quad edges [K, 2] where the surface bends by more than `degrees`, in lines of at least `least` edges."""
     quads = polygons[polygons[:, 3] >= 0]
     normal = np.cross(points[quads[:, 2]] - points[quads[:, 0]], points[quads[:, 3]] - points[quads[:, 1]])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-20)
