@@ -8,14 +8,17 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from skimage.data import astronaut
+
 from fourdface.media.image import encode_png, read_image
-from fourdface.media.resize import fill_frame
+from fourdface.media.resize import fill_frame, resize
 from fourdface.media.video import open_video
 
 HERE = Path(__file__).resolve().parent
@@ -24,30 +27,19 @@ VIEWS = (-50, -25, 25, 50)
 CELL = 256
 
 
-def run(words: str, command: list[str]) -> None:
-    """Run a program and say how long it took."""
-    print(f"{words}\n  $ {show(command)}", flush=True)
+def run(words: str, *commands: list[str]) -> None:
+    """Run programs joined by pipes, as a shell does, and say how long it took."""
+    line = " | ".join(shlex.join(command) for command in commands)
+    print(f"{words}\n  $ {line.replace(FOURD[0], 'fourd').replace(sys.executable, 'python')}", flush=True)
     start = time.perf_counter()
-    subprocess.run(command, check=True)
-    print(f"  {time.perf_counter() - start:.1f} s", flush=True)
-
-
-def show(command: list[str]) -> str:
-    """The command as one types it."""
-    return " ".join(command).replace(FOURD[0], "fourd").replace(sys.executable, "python")
-
-
-def lift_and_reenact(photo: Path, drive: Path, avatar: Path, output: Path) -> None:
-    """`fourd lift PHOTO | tee AVATAR | fourd reenact DRIVE -o OUTPUT`: two programs and a pipe."""
-    lift, reenact = [*FOURD, "lift", str(photo)], [*FOURD, "reenact", str(drive), "-o", str(output), "--overwrite"]
-    print(f"lift the photo and drive it\n  $ {show(lift)} | tee {avatar} | {show(reenact)}", flush=True)
-    start = time.perf_counter()
-    first = subprocess.Popen(lift, stdout=subprocess.PIPE)
-    second = subprocess.Popen(["tee", str(avatar)], stdin=first.stdout, stdout=subprocess.PIPE)
-    third = subprocess.Popen(reenact, stdin=second.stdout)
-    for process in (first, second):
-        process.stdout.close()  # so that each program notices when the next one leaves
-    if any([process.wait() for process in (third, second, first)]):
+    running: list[subprocess.Popen[bytes]] = []
+    for command in commands:
+        before = running[-1].stdout if running else None
+        after = None if command is commands[-1] else subprocess.PIPE
+        running.append(subprocess.Popen(command, stdin=before, stdout=after))
+        if before is not None:
+            before.close()  # so that each program notices when the next one leaves
+    if any([process.wait() for process in running]):
         sys.exit("the demo stops here; the line above says why")
     print(f"  {time.perf_counter() - start:.1f} s", flush=True)
 
@@ -82,14 +74,13 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     photo, drive = args.photo or args.work / "astronaut.png", args.drive or args.work / f"driver_{args.seconds:g}s.mp4"
     if args.photo is None:
-        from skimage.data import astronaut
-
-        photo.write_bytes(encode_png(astronaut()))
+        photo.write_bytes(encode_png(resize(astronaut()[:340, 55:395], 512, 512)))  # head and shoulders
     if args.drive is None and not drive.exists():
-        draw = [sys.executable, str(HERE / "02_synthetic_driver.py"), "-o", str(drive), "--seconds", f"{args.seconds:g}"]
-        run("render the driver, a person that does not exist", draw)
+        script = str(HERE / "02_synthetic_driver.py")
+        run("draw the driver", [sys.executable, script, "-o", str(drive), "--seconds", f"{args.seconds:g}"])
     avatar, views, sheet = args.work / "avatar.h5", args.work / "views", args.output.with_suffix(".png")
-    lift_and_reenact(photo, drive, avatar, args.output)
+    lift, keep = [*FOURD, "lift", str(photo)], ["tee", str(avatar)]
+    run("lift and drive", lift, keep, [*FOURD, "reenact", str(drive), "-o", str(args.output), "--overwrite"])
     sides = [word for yaw in VIEWS for word in ("--yaw", str(yaw))]
     run("look at it from other sides", [*FOURD, "render", str(avatar), *sides, "-o", str(views), "--overwrite"])
     sheet.write_bytes(encode_png(contact_sheet(photo, drive, args.output, views), compress_level=9))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from fourdface.media.audio import AudioTrack
 from fourdface.media.video import VideoWriter
 from fourdface.priors.synthetic_person import Performance, SyntheticPerson, perform, write_wav

@@ -12,6 +12,9 @@ from scipy.spatial import cKDTree
 from ...blocks.head_model import HeadModel
 from .look import Look
 
+INNER_REGIONS = (
+    "mouth_bag", "eye_sockets", "gums", "tongue", "teeth_upper", "teeth_lower", "eyeball_left", "eyeball_right",
+)  # fmt: skip
 COLLAR = 0.004
 """Metres that cloth stands out from the neck."""
 # Profile of the torso from the neck's edge downwards: drop below it, half width, half depth and middle along z [m], and
@@ -26,8 +29,8 @@ _TORSO_RINGS = 28
 
 @dataclass(frozen=True)
 class Body:
-    """head: model with the person's own neutral as template (its shape basis does nothing); torso [T,3]: vertices that do
-    not move with the head; faces [F,3] into head vertices followed by torso vertices; faces_uv [F,3], uv [Vt,2] with
+    """head: model with the person's own neutral as template (its shape basis does nothing); torso [T,3]: vertices that
+    do not move with the head; faces [F,3] into head vertices followed by torso vertices; faces_uv [F,3], uv [Vt,2] with
     one more point for all of the torso; hair [V]: signed distance into the hair, metres."""
 
     head: HeadModel
@@ -84,28 +87,34 @@ def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(total, dim=-1, eps=1e-12)
 
 
+def distance_to(targets: np.ndarray, points: np.ndarray, reach: float = np.inf) -> np.ndarray:
+    """Distance [P] from points [P,3] to the nearest of targets [K,3]; infinite beyond `reach`."""
+    return np.asarray(cKDTree(targets).query(points, distance_upper_bound=reach)[0])
+
+
 def signed_distance(points: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Distance [V] into a region of vertices: positive within `inside` [V], negative within `outside` [V].
 
     Vertices in neither get a large negative value.
     """
     depth = np.full(len(points), -1.0)
-    depth[inside] = cKDTree(points[outside]).query(points[inside])[0]
-    depth[outside] = -cKDTree(points[inside]).query(points[outside])[0]
+    depth[inside] = distance_to(points[outside], points[inside])
+    depth[outside] = -distance_to(points[inside], points[outside])
     return depth
 
 
 def _hair_depth(model: HeadModel, points: np.ndarray, look: Look) -> np.ndarray:
     """Signed distance [V] into the hair: the scalp, down to the ears at the sides, cut short at the nape."""
     regions = {name: mask.numpy() for name, mask in model.regions.items()}
-    outer = np.any([regions[name] for name in ("scalp", "face", "neck", "eyelids", "nose", "lips")], axis=0)
-    scalp = regions["scalp"] & ~regions["ears"]
+    outer = ~np.any([regions[name] for name in INNER_REGIONS], axis=0)  # some skin belongs to no region
+    scalp, ears = regions["scalp"] & ~regions["ears"], points[regions["ears"]]
     depth = signed_distance(points, scalp, outer & ~scalp)
-    ears = points[regions["ears"]]
-    above, behind = points[:, 1] - (ears[:, 1].max() - 0.004), ears[:, 2].max() + 0.014 - points[:, 2]
-    depth = np.maximum(depth, np.where(outer, np.minimum(above, behind), -1))
+    sideways = np.abs(ears[:, 0])
+    helix = ears[sideways > np.quantile(sideways, 0.6), 1].max()  # the ear's region goes up further than the ear
+    above, behind = points[:, 1] - (helix + 0.001), ears[:, 2].max() + 0.010 - points[:, 2]
     nape = points[:, 1] - (ears[:, 1].min() - 0.012)
-    depth = _smoothed(model.faces.numpy(), np.minimum(depth, nape), outer, rounds=4)
+    depth = np.where(outer, np.minimum(np.maximum(depth, np.minimum(above, behind)), nape), -1.0)
+    depth = _smoothed(model.faces.numpy(), depth, outer, rounds=4)
     forehead = _smoothstep((points[:, 1] - 0.09) / 0.04) * _smoothstep((points[:, 2] - 0.02) / 0.05)
     return depth - look.hairline * forehead
 
@@ -126,7 +135,8 @@ def _hair_offset(points: np.ndarray, normals: np.ndarray, depth: np.ndarray, loo
     """Hair stands off the scalp [V,3], more on the top than on the sides, and rises smoothly from the hairline."""
     height = _smoothstep((points[:, 1] - 0.08) / 0.11)
     length = look.hair_length * (0.22 + 0.78 * height)
-    return normals * (length * _smoothstep(depth / 0.028))[:, None]
+    length = length * (1 + 0.25 * np.sin(60 * points[:, 0] + 9 * look.hair_length / 0.02) * height)
+    return normals * (length * _smoothstep(depth / (0.040 - 0.018 * height)))[:, None]
 
 
 def collar_depth(points: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ def perform(
     turn = np.clip(gaze - 0.55 * head[:, :2], -0.45, 0.45)
     eyes = np.zeros((count, 6))
     eyes[:, 0:2] = eyes[:, 3:5] = turn
-    sway = np.stack([0.010 * _drift(times, 0.13, rng), 0.004 * _drift(times, 0.2, rng), 0.008 * _drift(times, 0.1, rng)], 1)
+    sway = np.stack([reach * _drift(times, f, rng) for reach, f in ((0.010, 0.13), (0.004, 0.2), (0.008, 0.1))], 1)
     return Performance(
         rate=Fraction(rate), expression=np.clip(expression, 0, 1).astype(np.float32), head=head.astype(np.float32),
         eyes=eyes.astype(np.float32), sway=(liveliness * sway).astype(np.float32),

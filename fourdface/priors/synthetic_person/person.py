@@ -78,7 +78,7 @@ class SyntheticPerson:
         """Picture uint8 [size,size,3]; every pixel is the mean of oversampling^2 samples."""
         with torch.inference_mode():
             picture = self._shaded(self.vertices(state), size * oversampling)
-            encoded = picture.clamp(0, 1) ** (1 / 2.2)
+            encoded = _exposed(picture) ** (1 / 2.2)
             small = torch.nn.functional.avg_pool2d(encoded.permute(2, 0, 1)[None], oversampling)[0].permute(1, 2, 0)
             return (small * 255).round().to(torch.uint8).numpy()
 
@@ -107,7 +107,8 @@ class SyntheticPerson:
         light, seen = pixels[:, :3], pixels[:, 6:]
         normals = torch.nn.functional.normalize(pixels[:, 3:6], dim=-1)
         to_eye = torch.tensor([0.0, 0.0, 1.0])  # the camera is far enough for one direction
-        shine = highlights(normals, to_eye, texels[:, 4], self.lights) * (0.25 + 0.75 * seen)  # wet eyes reflect even under the lids
+        seen = 0.25 + 0.75 * seen  # wet eyes reflect even under the lids
+        shine = highlights(normals, to_eye, texels[:, 4], self.lights) * seen
         fresnel = 0.04 + 0.30 * (1 - normals[:, 2:].clamp(0, 1)) ** 5
         return texels[:, :3] * light + texels[:, 3:4] * fresnel / 0.04 * 0.10 * shine
 
@@ -119,3 +120,8 @@ class SyntheticPerson:
         fall = 1.15 - 0.75 * distance
         colour = torch.from_numpy(self.look.backdrop.astype(np.float32)) ** 2.2
         return fall[..., None] * colour
+
+
+def _exposed(linear: torch.Tensor) -> torch.Tensor:
+    """Bring light to 0..1 as film does: proportional in the shadows, highlights roll off."""
+    return (linear * (1 + 0.12 * linear) / (1 + 0.55 * linear)).clamp(0, 1)

@@ -43,8 +43,8 @@ def studio(rng: np.random.Generator) -> list[Light]:
         height = 0.95 - 1.5 * k / 7
         turn = 2.39996 * k
         around = np.sqrt(max(0.0, 1 - height**2))
-        strength = 0.16 * (0.6 + 0.4 * height)
-        lights.append(_light((around * np.sin(turn), height, 0.3 + around * np.cos(turn)), strength * np.array([0.97, 1, 1.05])))
+        colour = 0.16 * (0.6 + 0.4 * height) * np.array([0.97, 1, 1.05])
+        lights.append(_light((around * np.sin(turn), height, 0.3 + around * np.cos(turn)), colour))
     return lights
 
 

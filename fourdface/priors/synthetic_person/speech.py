@@ -37,6 +37,9 @@ class Phoneme:
 
 
 _OPEN = {"mouthLowerDownLeft": 0.18, "mouthUpperUpLeft": 0.10}
+_SPREAD = {"jawOpen": 0.10, "mouthStretchLeft": 0.26, "mouthSmileLeft": 0.20}
+_ROUND = {"jawOpen": 0.08, "mouthFunnel": 0.55, "mouthPucker": 0.15}
+_TONGUE = {"jawOpen": 0.13, "mouthLowerDownLeft": 0.20, "tongueOut": 0.12}
 _TEETH = {"jawOpen": 0.06, "mouthStretchLeft": 0.14, "mouthLowerDownLeft": 0.22, "mouthUpperUpLeft": 0.12}
 _CLOSED = {"mouthPressLeft": 0.40, "mouthRollLower": 0.22, "mouthRollUpper": 0.18}
 _LIP_TEETH = {"jawOpen": 0.06, "mouthRollLower": 0.42, "mouthUpperUpLeft": 0.18}
@@ -48,7 +51,7 @@ PHONEMES: dict[str, Phoneme] = {
     "AH": Phoneme(0.10, (640, 1190, 2390), 0.9, 0.0, 0, {"jawOpen": 0.28, **_OPEN}),
     "EH": Phoneme(0.12, (530, 1840, 2480), 1.0, 0.0, 0, {"jawOpen": 0.27, "mouthStretchLeft": 0.20, **_OPEN}),
     "IH": Phoneme(0.09, (390, 1990, 2550), 0.9, 0.0, 0, {"jawOpen": 0.16, "mouthStretchLeft": 0.18, **_OPEN}),
-    "IY": Phoneme(0.13, (270, 2290, 3010), 0.9, 0.0, 0, {"jawOpen": 0.10, "mouthStretchLeft": 0.26, "mouthSmileLeft": 0.20, **_OPEN}),
+    "IY": Phoneme(0.13, (270, 2290, 3010), 0.9, 0.0, 0, {**_SPREAD, **_OPEN}),
     "OW": Phoneme(0.15, (520, 900, 2400), 1.0, 0.0, 0, {"jawOpen": 0.26, "mouthFunnel": 0.48, "mouthPucker": 0.25}),
     "UW": Phoneme(0.13, (300, 870, 2240), 0.9, 0.0, 0, {"jawOpen": 0.10, "mouthFunnel": 0.22, "mouthPucker": 0.68}),
     "ER": Phoneme(0.12, (490, 1350, 1690), 0.9, 0.0, 0, {"jawOpen": 0.18, "mouthFunnel": 0.30, "mouthPucker": 0.15}),
@@ -65,10 +68,10 @@ PHONEMES: dict[str, Phoneme] = {
     "K": Phoneme(0.08, (400, 1800, 2300), 0.0, 0.30, 2200, {"jawOpen": 0.14}),
     "F": Phoneme(0.09, (400, 1200, 2400), 0.0, 0.25, 5500, _LIP_TEETH),
     "V": Phoneme(0.08, (300, 1200, 2400), 0.45, 0.15, 5000, _LIP_TEETH),
-    "TH": Phoneme(0.08, (350, 1300, 2500), 0.35, 0.15, 5500, {"jawOpen": 0.13, "mouthLowerDownLeft": 0.2, "tongueOut": 0.12}),
+    "TH": Phoneme(0.08, (350, 1300, 2500), 0.35, 0.15, 5500, _TONGUE),
     "S": Phoneme(0.10, (400, 1600, 2600), 0.0, 0.55, 6500, _TEETH),
     "Z": Phoneme(0.09, (300, 1600, 2600), 0.4, 0.40, 6000, _TEETH),
-    "SH": Phoneme(0.11, (400, 1700, 2400), 0.0, 0.55, 3300, {"jawOpen": 0.08, "mouthFunnel": 0.55, "mouthPucker": 0.15}),
+    "SH": Phoneme(0.11, (400, 1700, 2400), 0.0, 0.55, 3300, _ROUND),
     "HH": Phoneme(0.07, (500, 1400, 2400), 0.0, 0.20, 1600, {"jawOpen": 0.16}),
 }  # fmt: skip
 

@@ -13,11 +13,12 @@ from skimage.measure import points_in_poly
 from ...blocks import face_topology as topology
 from ...blocks.head_model import HeadModel
 from ...ops.rasterize_mesh import interpolate, rasterize_mesh
-from .body import TORSO_UV, Body, collar_depth
+from .body import INNER_REGIONS, TORSO_UV, Body, collar_depth, distance_to
 from .look import Look
 
 IRIS_RADIUS, PUPIL_RADIUS = 0.0059, 0.0021
 TEETH, GUMS, TONGUE, MOUTH_BAG = (0.88, 0.85, 0.78), (0.66, 0.33, 0.33), (0.70, 0.36, 0.36), (0.42, 0.17, 0.17)
+UPPER_LASHES, LOWER_LASHES = (0.09, 0.06, 0.05), (0.40, 0.24, 0.21)
 SCLERA = (0.80, 0.77, 0.75)
 CROWN = np.array([0.012, 0.0, 0.005])
 """x and z of the whorl from which the hair runs outwards, metres."""
@@ -58,18 +59,17 @@ def paint_texture(model: HeadModel, body: Body, look: Look, rng: np.random.Gener
         texels = interpolate(table, model.faces, face_index, barycentrics)[face_index >= 0].numpy()
         return texels[:, 0] if values.ndim == 1 else texels
 
-    points = neutral.numpy()
-    texels = spread(points)
+    texels = spread(neutral.numpy())
     count = len(texels)
     canvas = _Canvas(texels, np.tile(look.skin, (count, 1)), np.full(count, 0.45), np.full(count, 18.0))
     landmarks = model.landmarks(neutral[None])[0].double().numpy()
     _skin(canvas, landmarks, look, rng)
-    regions = {name: mask.numpy() for name, mask in model.regions.items()}
     _lips(canvas, landmarks, look, rng)
     _brows(canvas, landmarks, look, rng)
-    inner = _inside(canvas, {name: spread(mask.astype(np.float64)) for name, mask in regions.items()})
+    masks = {name: spread(model.regions[name].numpy().astype(np.float64)) for name in INNER_REGIONS}
+    inner = _inside(canvas, masks)
     _lashes(canvas, landmarks, inner)
-    _eyes(canvas, model.joints(torch.from_numpy(look.shape)[None])[0].numpy(), regions, spread, look)
+    _eyes(canvas, model.joints(torch.from_numpy(look.shape)[None])[0].numpy(), masks, look)
     _hair(canvas, spread(body.hair), look, rng)
     below = collar_depth(texels)
     band = 1 - 0.22 * _ramp(below, 0.013, 0.011) * _ramp(below, -0.002, 0.0)
@@ -109,10 +109,12 @@ def _spot(points: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
 def _skin(canvas: _Canvas, landmarks: np.ndarray, look: Look, rng: np.random.Generator) -> None:
     """Tone that varies, blood under cheeks, nose, ears and chin, shade under the eyes, freckles, stubble."""
     p = canvas.points
-    mottle = 0.030 * plane_waves(p, 0.014, rng) + 0.022 * plane_waves(p, 0.004, rng) + 0.020 * plane_waves(p, 0.0016, rng)
+    mottle = 0.020 * plane_waves(p, 0.018, rng) + 0.010 * plane_waves(p, 0.005, rng)
+    mottle += 0.010 * plane_waves(p, 0.0014, rng)
     canvas.colour *= 1 + mottle[:, None] * np.array([0.7, 1.0, 1.0])
-    blood = 0.8 * (_spot(p, landmarks[50], 0.014) + _spot(p, landmarks[280], 0.014)) + 0.7 * _spot(p, landmarks[4], 0.010)
-    blood += 0.3 * _spot(p, landmarks[152], 0.012) + 0.7 * _ramp(np.abs(p[:, 0]), 0.070, 0.085)
+    blood = 0.8 * (_spot(p, landmarks[50], 0.014) + _spot(p, landmarks[280], 0.014))
+    blood += 0.7 * _spot(p, landmarks[4], 0.010) + 0.3 * _spot(p, landmarks[152], 0.012)
+    blood += 0.7 * _ramp(np.abs(p[:, 0]), 0.070, 0.085)
     canvas.colour *= 1 - look.redness * np.clip(blood, 0, 1)[:, None] * np.array([0.03, 0.20, 0.16])
     shade = _spot(p, landmarks[230], 0.007) + _spot(p, landmarks[450], 0.007)
     canvas.colour *= 1 - np.clip(shade, 0, 1)[:, None] * np.array([0.12, 0.15, 0.10])
@@ -120,9 +122,9 @@ def _skin(canvas: _Canvas, landmarks: np.ndarray, look: Look, rng: np.random.Gen
         cheeks = _ramp(plane_waves(p, 0.004, rng), 1.1, 1.7) * sum(_spot(p, landmarks[k], 0.02) for k in (50, 280, 4))
         canvas.colour *= 1 - look.freckles * np.clip(cheeks, 0, 1)[:, None] * np.array([0.2, 0.3, 0.35])
     if look.stubble > 0:
-        chin, lip = landmarks[152], landmarks[164]
-        beard = np.clip(_spot(p, chin, 0.03) + 0.7 * _spot(p, lip, 0.010) + _spot(p, landmarks[172], 0.025)
-                        + _spot(p, landmarks[397], 0.025), 0, 1) * (0.75 + 0.25 * plane_waves(p, 0.0015, rng))  # fmt: skip
+        places = ((152, 0.03, 1.0), (164, 0.010, 0.7), (172, 0.025, 1.0), (397, 0.025, 1.0))
+        beard = np.clip(sum(s * _spot(p, landmarks[k], radius) for k, radius, s in places), 0, 1)
+        beard *= 0.75 + 0.25 * plane_waves(p, 0.0015, rng)
         canvas.colour *= 1 - look.stubble * beard[:, None] * np.array([0.38, 0.34, 0.28])
     oily = _spot(p, landmarks[4], 0.012) + _spot(p, landmarks[151], 0.02) + 0.6 * _spot(p, landmarks[50], 0.015)
     oily += 0.6 * _spot(p, landmarks[280], 0.015)
@@ -132,13 +134,13 @@ def _skin(canvas: _Canvas, landmarks: np.ndarray, look: Look, rng: np.random.Gen
 def _lips(canvas: _Canvas, landmarks: np.ndarray, look: Look, rng: np.random.Generator) -> None:
     """The area within the outer contour of the lips, seen from the front."""
     contour = _polyline(landmarks[[*topology.LIPS_OUTER, topology.LIPS_OUTER[0]]], 200)
-    distance, _ = cKDTree(contour).query(canvas.points, distance_upper_bound=0.03)
+    distance = distance_to(contour, canvas.points, 0.03)
     near = np.isfinite(distance)
     inside = points_in_poly(canvas.points[near, :2], contour[:, :2]) & (canvas.points[near, 2] > 0.08)
     depth = np.where(inside, distance[near], -distance[near])
     strength = np.zeros(len(distance))
     strength[near] = 0.8 * _ramp(depth, -0.0010, 0.0022)
-    grain = 1 + 0.06 * plane_waves(canvas.points * np.float32([4.0, 0.6, 1.0]), 0.004, rng)
+    grain = 1 + 0.06 * plane_waves(canvas.points * np.array([4.0, 0.6, 1.0], np.float32), 0.004, rng)
     canvas.paint(look.skin * np.array([0.82, 0.57, 0.58]) * grain[:, None], strength, 0.8, 40.0)
 
 
@@ -150,12 +152,13 @@ def _polyline(points: np.ndarray, count: int = 60) -> np.ndarray:
 
 def _brows(canvas: _Canvas, landmarks: np.ndarray, look: Look, rng: np.random.Generator) -> None:
     """Hairs between the upper and lower rows of brow landmarks, thinner towards the temple."""
-    hairs = 0.5 + 0.5 * np.sin(canvas.points @ np.array([2600.0, 2100.0, 0.0]) + 2.5 * plane_waves(canvas.points, 0.003, rng))
+    slanted = canvas.points @ np.array([2600.0, 2100.0, 0.0])
+    hairs = 0.5 + 0.5 * np.sin(slanted + 2.5 * plane_waves(canvas.points, 0.003, rng))
     for brow in (topology.BROW_RIGHT, topology.BROW_LEFT):
         upper, lower = landmarks[list(brow[:5])], landmarks[list(brow[:4:-1])]
         line = _polyline(0.5 * (upper + lower))
-        distance, nearest = cKDTree(line).query(canvas.points, distance_upper_bound=0.012)
-        along = np.clip(nearest / len(line), 0, 1)  # 0 at the temple
+        found = cKDTree(line).query(canvas.points, distance_upper_bound=0.012)
+        distance, along = np.asarray(found[0]), np.clip(np.asarray(found[1]) / len(line), 0, 1)  # 0 at the temple
         width = look.brow_width * (0.45 + 0.65 * along**0.7)
         strength = np.clip(1.35 - distance / np.maximum(width, 1e-6), 0, 1) * _ramp(along, 0.0, 0.15)
         strength *= 1 - 0.5 * _ramp(along, 0.85, 1.0)
@@ -165,14 +168,12 @@ def _brows(canvas: _Canvas, landmarks: np.ndarray, look: Look, rng: np.random.Ge
 def _inside(canvas: _Canvas, masks: dict[str, np.ndarray]) -> np.ndarray:
     """Mouth and eye sockets; returns how much a texel [P] belongs to anything but the outer skin."""
     # Masks overlap at their borders, so the harder parts are painted last.
-    for names, colour, gloss, sharpness in (
-        (("mouth_bag", "eye_sockets"), MOUTH_BAG, 0.3, 20.0), (("gums",), GUMS, 0.8, 40.0),
-        (("tongue",), TONGUE, 0.5, 25.0), (("teeth_upper", "teeth_lower"), TEETH, 0.9, 60.0),
+    for name, colour, gloss, sharpness in (
+        ("mouth_bag", MOUTH_BAG, 0.3, 20.0), ("eye_sockets", MOUTH_BAG, 0.3, 20.0), ("gums", GUMS, 0.8, 40.0),
+        ("tongue", TONGUE, 0.5, 25.0), ("teeth_upper", TEETH, 0.9, 60.0), ("teeth_lower", TEETH, 0.9, 60.0),
     ):  # fmt: skip
-        for name in names:
-            canvas.paint(np.array(colour), (masks[name] > 0.5).astype(np.float64), gloss, sharpness)
-    names = ("mouth_bag", "eye_sockets", "gums", "tongue", "teeth_upper", "teeth_lower", "eyeball_left", "eyeball_right")
-    return np.clip(sum(masks[name] for name in names), 0, 1)
+        canvas.paint(np.array(colour), (masks[name] > 0.5).astype(np.float64), gloss, sharpness)
+    return np.clip(sum(masks[name] for name in INNER_REGIONS), 0, 1)
 
 
 def _lashes(canvas: _Canvas, landmarks: np.ndarray, inner: np.ndarray) -> None:
@@ -180,15 +181,15 @@ def _lashes(canvas: _Canvas, landmarks: np.ndarray, inner: np.ndarray) -> None:
     for eye in (topology.EYE_RIGHT, topology.EYE_LEFT):
         loop = landmarks[list(eye)]
         lower, upper = _polyline(loop[:9]), _polyline(np.concatenate([loop[8:], loop[:1]]))
-        for line, width, colour, most in ((lower, 0.0011, (0.40, 0.24, 0.21), 0.45), (upper, 0.0016, (0.09, 0.06, 0.05), 0.9)):
-            distance, _ = cKDTree(line).query(canvas.points, distance_upper_bound=0.006)
+        for line, width, colour, most in ((lower, 0.0011, LOWER_LASHES, 0.45), (upper, 0.0016, UPPER_LASHES, 0.9)):
+            distance = distance_to(line, canvas.points, 0.006)
             canvas.paint(np.array(colour), most * np.clip(1.5 - distance / width, 0, 1) * (inner < 0.5), 0.2, 15.0)
 
 
-def _eyes(canvas: _Canvas, joints: np.ndarray, regions: dict[str, np.ndarray], spread, look: Look) -> None:  # noqa: ANN001
+def _eyes(canvas: _Canvas, joints: np.ndarray, masks: dict[str, np.ndarray], look: Look) -> None:
     """Sclera, iris with fibres and a dark rim, pupil: rings around the line of sight."""
     for side, joint in (("left", joints[3]), ("right", joints[4])):
-        ball = spread(regions[f"eyeball_{side}"].astype(np.float64)) > 0.5
+        ball = masks[f"eyeball_{side}"] > 0.5
         offset = canvas.points[ball] - joint
         radius = np.hypot(offset[:, 0], offset[:, 1])
         angle = np.arctan2(offset[:, 1], offset[:, 0])
