@@ -17,7 +17,7 @@ CALIBRATION_FRAMES = 24
 """Frames from which a clip's identity and focal length are estimated."""
 LOW_PRESENCE = 0.5
 DETECT_EVERY = 25
-"""Frames between detections that look for a better or a second face while one is followed."""
+"""Frames between detections that count the faces while one is followed."""
 
 
 class FrameStatus(IntEnum):
@@ -49,6 +49,8 @@ class FaceTracker:
             if face.presence >= LOW_PRESENCE and _plausible(face.landmarks, self._landmarks):
                 self._landmarks = face.landmarks
                 self._since += 1
+                if self._since % DETECT_EVERY == 0:
+                    self.face_count = len(self.perception.detect(image_u8))
                 return face, FrameStatus.MULTIPLE if self.face_count > 1 else FrameStatus.OK
         return self._find(image_u8)
 
@@ -58,16 +60,16 @@ class FaceTracker:
         if not detections:
             self._landmarks = None
             return None, FrameStatus.MISSING
-        if isinstance(self.choice, int):
+        if self._landmarks is not None:  # the face that was followed, not another that walked in
+            centre = self._landmarks.mean(0)
+            detection = min(detections, key=lambda d: float(np.hypot(*((d.box[:2] + d.box[2:]) / 2 - centre))))
+        elif isinstance(self.choice, int):
             ordered = sorted(detections, key=lambda found: float(found.box[0] + found.box[2]))
             if self.choice >= len(ordered):
                 return None, FrameStatus.MISSING
             detection = ordered[self.choice]
         else:
             detection = detections[0]
-            if self._landmarks is not None:  # the face that was followed, not a larger one that walked in
-                centre = self._landmarks.mean(0)
-                detection = min(detections, key=lambda d: float(np.hypot(*((d.box[:2] + d.box[2:]) / 2 - centre))))
         face = self.perception.analyse(image_u8, detection.box)
         if face.presence < 0.5 * LOW_PRESENCE:
             self._landmarks = None
