@@ -19,6 +19,9 @@ import click
 from fourdface import __version__
 from fourdface.errors import FourdError
 
+# torch's threads spin while they wait for each other, which costs a busy machine more than the work itself
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "preprocess": ("fourdface.cli.preprocess:command", "Find and track the face in a photo or clip."),
     "fit-flame": ("fourdface.cli.fit_flame:command", "Fit the head model to what was tracked."),

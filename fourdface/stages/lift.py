@@ -55,6 +55,7 @@ def lift(
         "local_covariance": gaussians.local_covariance.astype(np.float32),
         "colour": gaussians.colours.astype(np.float16),
         "opacity": gaussians.opacity.astype(np.float16),
+        "max_trace": gaussians.max_trace.astype(np.float32),
         "head_offset": lifted.rig.offset.numpy(),
     }
     return Avatar(
@@ -64,7 +65,8 @@ def lift(
         world_to_camera=head.world_to_camera, coefficients=tracked.coefficients[k],
         background_blob=encode_png(plate_u8), source_blob=tracked.frame_blobs[k], tensors=tensors,
         tensor_axes={"triangle": "N", "local_mean": "N,3", "local_covariance": "N,6", "colour": "N,3", "opacity": "N",
+                     "max_trace": "N",
                      "head_offset": "V,3"},
         tensor_units={"triangle": "index", "local_mean": "triangle frame", "local_covariance": "triangle frame squared",
-                      "colour": "sRGB", "opacity": "0..1", "head_offset": "metres"},
+                      "colour": "sRGB", "opacity": "0..1", "max_trace": "square metres", "head_offset": "metres"},
     ), history[-1]  # fmt: skip

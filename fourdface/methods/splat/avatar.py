@@ -57,6 +57,7 @@ class SplatAvatar:
         self.local_mean = torch.from_numpy(np.ascontiguousarray(gaussians.local_mean, np.float32))
         self.local_covariance = torch.from_numpy(np.ascontiguousarray(gaussians.local_covariance, np.float32))
         self.colours = torch.from_numpy(np.ascontiguousarray(gaussians.colours, np.float32))
+        self.max_trace = torch.from_numpy(np.ascontiguousarray(gaussians.max_trace, np.float32))
         self.opacity = torch.from_numpy(np.ascontiguousarray(gaussians.opacity, np.float32))
 
     def __len__(self) -> int:
@@ -65,7 +66,9 @@ class SplatAvatar:
     def gaussians(self, state: HeadState) -> tuple[Tensor, Tensor]:
         """Means [N,3] and covariances [N,6] in the world for one pose."""
         vertices = self.rig.pose(state)
-        return bind_gaussians(vertices, self.rig.faces, self.triangle, self.local_mean, self.local_covariance)
+        return bind_gaussians(
+            vertices, self.rig.faces, self.triangle, self.local_mean, self.local_covariance, max_trace=self.max_trace
+        )
 
     def render(self, state: HeadState, camera: Camera | None = None, background: Tensor | None = None) -> SplatOutput:
         """Float picture of one pose: image [H,W,3] (over `background` [3], default none), alpha, depth_z."""

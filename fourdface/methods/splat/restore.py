@@ -16,7 +16,7 @@ from .lift import Bound
 from .rig import HeadState, Rig
 from .surface import View
 
-_NEEDED = {"triangle": 1, "local_mean": 2, "local_covariance": 2, "colour": 2, "opacity": 1}
+_NEEDED = {"triangle": 1, "local_mean": 2, "local_covariance": 2, "colour": 2, "opacity": 1, "max_trace": 1}
 
 
 def restore_avatar(avatar: Avatar) -> SplatAvatar:
@@ -41,7 +41,7 @@ def restore_avatar(avatar: Avatar) -> SplatAvatar:
     tensors = avatar.tensors
     bound = Bound(
         tensors["triangle"], tensors["local_mean"], tensors["local_covariance"],
-        tensors["colour"].astype(np.float32), tensors["opacity"].astype(np.float32),
+        tensors["colour"].astype(np.float32), tensors["opacity"].astype(np.float32), tensors["max_trace"],
     )  # fmt: skip
     view = View(avatar.world_to_camera, avatar.intrinsics, avatar.width, avatar.height)
     if avatar.background_blob is None:

@@ -20,6 +20,7 @@ from ...blocks.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 
 CHAIN_LENGTH = 65
 PROXY_SIZE = 0.1
+LID_SIZE = 0.005
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ class Rig:
     """Head mesh plus proxy triangles for one person, posed relative to the photo's pose.
 
     shape [S]: identity; source: the pose in the photo; offset [V,3]: what the person's neutral head differs by from
-    the model's (metres, model axes), None for nothing. `faces` [F + CHAIN_LENGTH, 3] are int32 triangles into the
-    vertices that `pose` returns.
+    the model's (metres, model axes), None for nothing. `faces` [F + CHAIN_LENGTH + L, 3] are int32 triangles into the
+    vertices that `pose` returns: the head's, the chain's, and one small rigid triangle at each of the L lid vertices,
+    which goes where the vertex goes and turns with the skull. Lashes hang on those: on the lid's own triangles, which
+    unfold to many times their size, they would smear.
     """
 
     def __init__(self, model: HeadModel, shape: Tensor, source: HeadState, offset: Tensor | None = None) -> None:
@@ -73,7 +76,8 @@ class Rig:
         self.anchor = self.source_rotation @ self.joints[1] + source.translation
         self._levels = torch.linspace(-1, 1, CHAIN_LENGTH)
         count = model.template.shape[0]
-        proxies = count + torch.arange(3 * CHAIN_LENGTH).reshape(-1, 3)
+        self.lid_vertices = torch.nonzero(model.regions["eyelids"])[:, 0]
+        proxies = count + torch.arange(3 * (CHAIN_LENGTH + len(self.lid_vertices))).reshape(-1, 3)
         self.faces = torch.cat([model.faces, proxies]).to(torch.int32).contiguous()
         self.head_faces = len(model.faces)
         corners = torch.tensor([[0.0, 0, 0], [PROXY_SIZE, 0, 0], [0, PROXY_SIZE, 0]])
@@ -84,8 +88,13 @@ class Rig:
         step = np.rint((np.clip(level, -1, 1) + 1) * (CHAIN_LENGTH - 1) / 2).astype(np.int32)
         return step + self.head_faces
 
+    def lid_triangle(self, vertices: np.ndarray) -> np.ndarray:
+        """Triangle index of the rigid triangles at lid vertices (ids of the head's mesh)."""
+        rank = np.searchsorted(self.lid_vertices.numpy(), vertices)
+        return (rank + self.head_faces + CHAIN_LENGTH).astype(np.int32)
+
     def pose(self, state: HeadState) -> Tensor:
-        """Vertices [V + 3*CHAIN_LENGTH, 3] in the world for a pose of the skull.
+        """Vertices [V + 3*(CHAIN_LENGTH + L), 3] in the world for a pose of the skull.
 
         The torso keeps the photo's orientation and follows the neck joint, the neck bends between the two.
         """
@@ -97,7 +106,9 @@ class Rig:
             None, state.expression[None], self.source.rotation[None], root_translation[None],
             neck[None], state.jaw[None], state.eyes[None],
         )[0]  # fmt: skip
-        return torch.cat([head, self._proxies(rotation, state.translation, joint - self.anchor)])
+        corners = torch.tensor([[0.0, 0, 0], [LID_SIZE, 0, 0], [0, LID_SIZE, 0]]) @ rotation.T
+        lids = (head[self.lid_vertices][:, None] + corners).reshape(-1, 3)
+        return torch.cat([head, self._proxies(rotation, state.translation, joint - self.anchor), lids])
 
     def _proxies(self, rotation: Tensor, translation: Tensor, shift: Tensor) -> Tensor:
         local = (self._proxy_rest - self.source.translation) @ self.source_rotation
