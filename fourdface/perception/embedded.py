@@ -38,7 +38,7 @@ SURE_SCORE = 0.75
 DOUBTFUL_SCORE = 0.5
 SURE_PRESENCE = 0.94
 SURE_OVERLAP = 0.5
-"""What a doubtful detection must reach in the landmark network: presence, and overlap of its box with the landmarks'."""
+"""What a doubtful detection must reach in the landmark network: presence, overlap of its box with the landmarks'."""
 MAX_FACES = 32
 SETTLED = 0.06
 """Analysis looks again while the crop still moves by more than this share of its half side (or radians)."""

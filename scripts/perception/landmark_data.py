@@ -21,7 +21,7 @@ MAX_TURN = math.radians(25)
 MAX_SCALE = 0.15
 MAX_SHIFT = 0.16  # of half the crop: 8 % of its side
 FACELESS_SHARE = 0.14
-TURNED_SHARE = 0.2  # made turns weigh much less than real pictures
+MADE_SHARE = 0.25  # turned and rendered faces weigh much less than real pictures
 SOURCE_POWER = 0.72  # a source of n faces is drawn in proportion to n^0.72, so that short clips and few portraits count
 
 
@@ -37,8 +37,9 @@ class LandmarkData:
         self.coefficients = torch.from_numpy(columns["coefficients"][keep])
         self.rotation = torch.from_numpy(columns["rotation"][keep])
         self.weights = _weights(columns["source"][keep], columns["coefficients"][keep], columns["rotation"][keep])
-        turned = np.array([s.name.startswith("turned") for s in self.shards])[columns["source"][keep]]
-        self.weights = torch.where(torch.from_numpy(turned), self.weights * TURNED_SHARE, self.weights)
+        made = [s.name.startswith("turned") or not (s / "scenes.npy").exists() for s in self.shards]
+        turned = torch.from_numpy(np.array(made)[columns["source"][keep]])
+        self.weights = torch.where(turned, self.weights * MADE_SHARE, self.weights)
         frontal = np.abs(columns["rotation"][:, 0, 2]) < 0.2
         self.mirror = torch.from_numpy(mirror_permutation(columns["landmarks"][frontal]))
         self.faceless = Faceless(self.shards)
