@@ -123,18 +123,21 @@ class HeadFitter:
     ) -> HeadTrack:  # fmt: skip
         """Fit T frames together. landmarks [T,478,2] pixels, coefficients [T,52] -> HeadTrack.
 
-        With `shape` and `focal` given only the frames' own parameters are solved (tracking). `start` continues from
-        an earlier solution (its frames must be T, or 1).
+        `shape` and `focal` are kept where they are given; with both only the frames' own parameters are solved
+        (tracking). `start` continues from an earlier solution (its frames must be T, or 1).
         """
         count = landmarks.shape[0]
         landmarks = landmarks.float()
         points = landmarks[:, : topology.FACE_COUNT]
         scale = _face_scale(points)
-        solve_shared = shape is None or focal is None
+        held = None  # which of the S + 1 shared parameters stay as they are; None: all
+        if shape is None or focal is None:
+            held = torch.full((self._shape_basis.shape[-1] + 1,), shape is not None)
+            held[-1] = focal is not None
         state = self._initial(points, coefficients.float(), focal, shape, start)
         steps = iterations or self.options.iterations
         for _ in range(steps):
-            state = self._step(state, points, coefficients.float(), scale, solve_shared)
+            state = self._step(state, points, coefficients.float(), scale, held)
         residual = self._residual(state, points, scale).square().sum(-1).mean(-1).sqrt() / 100
         track = HeadTrack(
             state.shape, float(state.log_focal.exp()), state.expression, matrix_to_axis_angle(state.rotation),
@@ -257,9 +260,11 @@ class HeadFitter:
     def _residual(self, state: _State, points: Tensor, scale: Tensor) -> Tensor:
         return (self._project(state)[0] - points) * (100 / scale)[:, None, None]
 
-    def _step(self, state: _State, points: Tensor, coefficients: Tensor, scale: Tensor, shared: bool) -> _State:
-        jacobian, residual = self._system(state, points, scale, shared)
-        count, frame_size = points.shape[0], 58
+    def _step(
+        self, state: _State, points: Tensor, coefficients: Tensor, scale: Tensor, held: Tensor | None
+    ) -> _State:
+        jacobian, residual = self._system(state, points, scale, held is not None)
+        frame_size = 58
         frame_jacobian, shared_jacobian = jacobian[..., :frame_size], jacobian[..., frame_size:]
         hessian = frame_jacobian.transpose(-1, -2) @ frame_jacobian
         gradient = (frame_jacobian.transpose(-1, -2) @ residual[..., None])[..., 0]
@@ -268,18 +273,20 @@ class HeadFitter:
         hessian.diagonal(dim1=-2, dim2=-1)[:, :6] += 1e-4
         gradient[:, 6:] += (state.expression - coefficients) * inverse_variance
         shared_update = None
-        if shared:
+        if held is not None:
+            shared_jacobian = shared_jacobian * ~held
             coupling = frame_jacobian.transpose(-1, -2) @ shared_jacobian
-            shared_update = self._shared_update(state, shared_jacobian, residual, hessian, coupling, gradient, count)
+            shared_update = self._shared_update(state, shared_jacobian, residual, hessian, coupling, gradient)
+            shared_update = torch.where(held, 0.0, shared_update)
             gradient = gradient + coupling @ shared_update
         update = self._bounded_solve(hessian, gradient, state.expression)
         return state.moved(update, shared_update)
 
     def _shared_update(
-        self, state: _State, jacobian: Tensor, residual: Tensor, hessian: Tensor, coupling: Tensor,
-        gradient: Tensor, count: int,
-    ) -> Tensor:  # fmt: skip
+        self, state: _State, jacobian: Tensor, residual: Tensor, hessian: Tensor, coupling: Tensor, gradient: Tensor
+    ) -> Tensor:
         """Identity and focal step [S+1] with the frames' parameters eliminated."""
+        count = jacobian.shape[0]
         total = torch.einsum("tri,trj->ij", jacobian, jacobian)
         slope = torch.einsum("tri,tr->i", jacobian, residual)
         total.diagonal()[:-1] += count * self.options.shape_sigma**-2

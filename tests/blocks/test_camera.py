@@ -63,7 +63,8 @@ def test_orbit_is_a_closed_sweep_of_the_asked_width() -> None:
     angles = np.degrees(orbit_angles(100, 30, 10))
     assert angles.shape == (100, 2)
     assert np.allclose(angles[0], 0) and angles[:, 0].max() == pytest.approx(30, abs=0.1)
-    assert angles[:, 0].min() == pytest.approx(-30, abs=0.1) and np.abs(angles[:, 1]).max() == pytest.approx(10, abs=0.1)
+    assert angles[:, 0].min() == pytest.approx(-30, abs=0.1)
+    assert np.abs(angles[:, 1]).max() == pytest.approx(10, abs=0.1)
     steps = np.abs(np.diff(np.vstack([angles, angles[:1]]), axis=0)).max()  # the last frame leads back to the first
     assert steps < 2.5
 

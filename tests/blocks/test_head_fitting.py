@@ -267,3 +267,11 @@ def test_topology_pairs_meet_on_the_head() -> None:
     shut = model.landmarks(model(expression=expression))[0]
     assert gaps(shut, topology.LID_PAIRS).max() < 0.5 * gaps(rest, topology.LID_PAIRS).max()
     assert gaps(rest, topology.LIP_PAIRS).max() < 0.006  # metres
+
+
+def test_what_is_given_is_kept(fitter: HeadFitter, truth: Truth) -> None:
+    """A known focal length is not fitted away while identity is found, nor a known identity with the focal length."""
+    coefficients = noisy(truth.expression)
+    assert fitter.fit(truth.landmarks, coefficients, focal=700.0).focal == pytest.approx(700.0)
+    track = fitter.fit(truth.landmarks, coefficients, shape=truth.shape)
+    assert torch.equal(track.shape, truth.shape) and abs(track.focal - FOCAL) > 1
