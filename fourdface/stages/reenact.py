@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ..perception.base import Face, Perception
 from ..perception.tracking import CALIBRATION_FRAMES, FaceTracker, FrameStatus, HeadTracker, smoothed
 from .fit_flame import pack
 
+T = TypeVar("T")
 LONGEST_WAIT = 3 * CALIBRATION_FRAMES
 """Frames that are held back at most while the driver's identity is estimated."""
 
@@ -78,8 +79,16 @@ def driver_from_video(
     driver = Driver(iter(()))
     if good:
         _calibrate(driver, head, good)
-    driver.frames = _fitted(itertools.chain(waiting, seen), head, driver, options)
+    driver.frames = _fitted(_released(waiting, seen), head, driver, options)
     return driver
+
+
+def _released(first: list[T], rest: Iterator[T]) -> Iterator[T]:
+    """`first`, then `rest`, letting go of each item: itertools.chain would hold all of `first` to the end."""
+    first.reverse()
+    while first:
+        yield first.pop()
+    yield from rest
 
 
 def _calibrate(driver: Driver, head: HeadTracker, good: list[Face]) -> None:
