@@ -5,7 +5,8 @@
     python examples/04_drive_with_numbers.py me.h5 -o numbers.mp4 --csv motion.csv   # one row a frame
 
 The CSV's columns are ARKit names (capitals do not matter, so files of phone apps work too) and, if wanted, pitch, yaw
-and roll in degrees; what is not there stays at rest. `06_tracking_to_csv.py` writes such files.
+and roll in degrees. Coefficients that are not there are 0, angles that are not there stay as in the photo.
+`06_tracking_to_csv.py` writes such files.
 """
 
 from __future__ import annotations
@@ -55,14 +56,15 @@ def _is_number(text: str | None) -> bool:
 
 
 def to_state(row: Row, rest: HeadState) -> HeadState:
-    """One row as a pose of the avatar; the head stays where the photo shows it."""
+    """One row as a pose of the avatar; the head turns where the photo shows it."""
+    own = dict(zip(("pitch", "yaw", "roll"), np.degrees(rest.rotation.numpy()), strict=True))
     expression = np.array([np.clip(row.get(name.lower(), 0.0), 0, 1) for name in ARKIT_NAMES])
-    rotation = np.radians([row.get(name, 0.0) for name in ("pitch", "yaw", "roll")])
-    down, turn = (
-        0.5 * np.array([row.get(f"eyelook{a}", 0.0) - row.get(f"eyelook{b}", 0.0) for a, b in pairs])
-        for pairs in ((("downleft", "upleft"), ("downright", "upright")), (("outleft", "inleft"), ("inright", "outright")))
-    )  # radians of the left and the right eye; +x is the subject's left
-    eyes = np.stack([down, turn, np.zeros(2)], 1).ravel()
+    rotation = np.radians([row.get(name, angle) for name, angle in own.items()])
+    eye = {name.lower(): row.get(name.lower(), 0.0) for name in ARKIT_NAMES if name.startswith("eyeLook")}
+    down = 0.5 * np.array([eye[f"eyelookdown{side}"] - eye[f"eyelookup{side}"] for side in ("left", "right")])
+    # radians of the left and the right eye; +x is the subject's left
+    turn = [eye["eyelookoutleft"] - eye["eyelookinleft"], eye["eyelookinright"] - eye["eyelookoutright"]]
+    eyes = np.stack([down, 0.5 * np.array(turn), np.zeros(2)], 1).ravel()
     return HeadState.from_arrays(expression, rotation, rest.translation, eyes)
 
 

@@ -59,6 +59,7 @@ class SyntheticPerson:
 
     def vertices(self, state: PersonState) -> torch.Tensor:
         """Vertices [V+T,3] in the world: head, then torso."""
+
         def row(values: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.asarray(values, np.float32))[None]
 
