@@ -54,9 +54,10 @@ def decode_open_head(path: Path) -> dict[str, Any]:
             data: dict[str, Any] = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise FourdError(f"Head model file {path} cannot be read ({error}); reinstall the package.") from error
-    if metadata.get("kind") != "fourd_head":
-        raise FourdError(f"{path} is not a head model file; expected metadata kind fourd_head.")
-    names = json.loads(metadata["names"])
+    if "fourd_head" not in metadata:
+        raise FourdError(f"{path} is not a head model file; its metadata has no entry fourd_head.")
+    content = json.loads(metadata["fourd_head"])
+    names = content["names"]
     vertices = len(data["template"])
     offsets = data.pop("expression_offsets")
     moved, deltas = data.pop("expression_vertices"), data.pop("expression_deltas")
@@ -68,7 +69,7 @@ def decode_open_head(path: Path) -> dict[str, Any]:
     return {
         **data,
         "expression_basis": expression,
-        "name": metadata["name"],
+        "name": content["name"],
         "expression_names": names["expression"],
         "regions": dict(zip(names["regions"], masks, strict=True)),
     }

@@ -34,12 +34,9 @@ def write_head(
 
     data = {k: v for k, v in arrays.items() if k != "expression_basis"} | sparse_expressions(arrays["expression_basis"])
     data["region_bits"] = np.packbits(np.stack(list(regions.values())), axis=1)
-    metadata = {
-        "kind": "fourd_head",
-        "name": "open",
-        "version": "1",
-        "names": json.dumps({"expression": list(expression_names), "regions": list(regions)}),
-        "sources": json.dumps(sources),
-    }
+    names = {"expression": list(expression_names), "regions": list(regions)}
+    content = {"name": "open", "version": 1, "names": names, "sources": sources}
+    # One entry only: safetensors writes several in random order, and the build has to repeat its bytes.
+    metadata = {"fourd_head": json.dumps(content, sort_keys=True)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(save({k: np.ascontiguousarray(v) for k, v in sorted(data.items())}, metadata=metadata))

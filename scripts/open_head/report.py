@@ -72,12 +72,12 @@ class Comparison:
         face, bary = surface.closest(self.ict.neutral[chosen], np.zeros((len(chosen), 3)), 24)
         corners = self.faces[face]
         modes = np.einsum("nk,snkd->snd", bary, basis[:, corners]).reshape(len(basis), -1) / SCALE
+        gram = modes @ modes.T + 0.0025 * np.eye(len(basis))
         errors = []
         for _ in range(count):
             delta = np.tensordot(generator.standard_normal(len(self.ict.identity)), self.ict.identity, 1)
             wanted = delta[chosen].reshape(-1)
-            ridge = np.vstack([modes.T, 0.05 * np.eye(len(basis))])
-            coefficients = np.linalg.lstsq(ridge, np.append(wanted, np.zeros(len(basis))), rcond=None)[0]
+            coefficients = np.linalg.solve(gram, modes @ wanted)
             ours = self.to_source(self.model.template.double().numpy() + np.tensordot(coefficients, basis, 1))
             errors.append(self._both_ways(ours, self.ict.neutral + delta))
         face_error, head_error = np.array(errors).T * 10
