@@ -26,9 +26,8 @@ def original(stem: str) -> str:
 
 def held_out(stem: str, hashed: bool, folders: tuple[str, ...] = ()) -> bool:
     """True where the picture or clip `stem` (in `folders`) belongs to the report split; `hashed` adds every tenth."""
-    stem = original(stem)
     if any(folder in HELD_OUT_FOLDERS for folder in folders):
         return True
     if stem in HELD_OUT_CLIPS or stem in HELD_OUT_PORTRAITS:
         return True
-    return hashed and zlib.crc32(stem.encode()) % HELD_OUT_BINS == 0
+    return hashed and zlib.crc32(original(stem).encode()) % HELD_OUT_BINS == 0
