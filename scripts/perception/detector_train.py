@@ -51,7 +51,7 @@ class DetectorData:
     def _layer(self, count: int, whole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One labelled picture per row placed at random: image, alpha (whole picture or the person), boxes [B,4,4]."""
         size, side = DETECTOR_INPUT, self.scenes.shape[-1]
-        rows = torch.multinomial(self.weights, count)
+        rows = torch.multinomial(self.weights, count, replacement=True)
         points = self.landmarks[rows]
         first = points[:, 0]
         low, high = first.amin(1), first.amax(1)

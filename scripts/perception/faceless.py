@@ -81,7 +81,7 @@ class Faceless:
 
     def shuffled(self, count: int, size: int) -> Tensor:
         """Labelled pictures cut into tiles and shuffled: skin, hair and eyes, but no face."""
-        rows = torch.multinomial(self.weights, count)
+        rows = torch.multinomial(self.weights, count, replacement=True)
         small = functional.interpolate(
             self.scenes[rows].float() / 255, size=(192, 192), mode="bilinear", antialias=True
         )
@@ -92,7 +92,7 @@ class Faceless:
 
     def empty(self, count: int, size: int) -> Tensor:
         """Labelled pictures with the person filled in from the surroundings."""
-        rows = torch.multinomial(self.weights, count)
+        rows = torch.multinomial(self.weights, count, replacement=True)
         scenes = functional.interpolate(
             self.scenes[rows].float() / 255, size=(160, 160), mode="bilinear", antialias=True
         )
@@ -103,7 +103,7 @@ class Faceless:
         """Squares of labelled pictures that hold clothes, hair, hands or ground and little of a face."""
         side = self.scenes.shape[-1]
         out = torch.empty(count, 3, size, size)
-        rows = torch.multinomial(self.weights, count)
+        rows = torch.multinomial(self.weights, count, replacement=True)
         for index, row in enumerate(rows.tolist()):
             extent = self.extent[row]
             for _ in range(8):

@@ -72,7 +72,7 @@ class MatteData:
     def batch(self, count: int) -> dict[str, Tensor]:
         """image [B,4,256,256] (RGB, face map) and alpha [B,1,256,256]."""
         size = MATTE_INPUT
-        rows = torch.multinomial(self.weights, count)
+        rows = torch.multinomial(self.weights, count, replacement=True)
         stack = torch.cat([self.scenes[rows], self.alpha[rows]], dim=1).float() / 255
         grid, box = self._view(rows, count)
         view = functional.grid_sample(stack, grid, padding_mode="border", align_corners=False)
@@ -118,7 +118,7 @@ class MatteData:
         count, size = len(image), MATTE_INPUT
         ground = textures(count, size)
         kind = torch.rand(count)
-        rows = torch.multinomial(self.weights, count)
+        rows = torch.multinomial(self.weights, count, replacement=True)
         scenes = functional.interpolate(
             self.scenes[rows].float() / 255, size=(160, 160), mode="bilinear", antialias=True
         )
