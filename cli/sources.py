@@ -42,7 +42,7 @@ def open_source(argument: str, rate: Fraction = Fraction(25)) -> Iterator[tuple[
         if is_picture(path):
             image_u8 = read_image(path)
             height, width = image_u8.shape[:2]
-            yield StageSource([(image_u8, 0.0)], width, height, Fraction(1), name, digest), None
+            yield StageSource([(image_u8, 0.0)], width, height, Fraction(1), name, digest, still=True), None
             return
         reader = open_video(path, rate=rate)
         frames = ((frame.image_u8, frame.time) for frame in reader)

@@ -8,8 +8,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fourdface.cli.sources import expand_inputs, is_picture, open_source, provenance_of
-from fourdface.cli.stream import open_output, progress, write_artifact
+from fourdface.cli.sources import expand_inputs, open_source, provenance_of
+from fourdface.cli.stream import Output, open_output, progress, write_artifact
 from fourdface.errors import FourdError, UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ def track_inputs(
             output, overwrite=overwrite, what="a tracked artifact", example="tracked.h5",
             pipe="fourd preprocess clip.mp4 | fourd fit-flame --motion -o motion.h5",
         )  # fmt: skip
-        write_artifact(_track_one(inputs[0], request, *_tools(request)), target)
+        overlay = _overlay_target(inputs[0], request.debug)
+        tracked, shown = _track_one(inputs[0], request, *_tools(request))
+        if overlay is not None:
+            _write_overlay(inputs[0], overlay, shown)
+        write_artifact(tracked, target)
         return 0
     return _track_many(expand_inputs(inputs), request, output, overwrite=overwrite, strict=strict, shard=shard)
 
@@ -62,6 +66,9 @@ def _track_many(
         raise UsageError(f"{len(paths)} inputs make {len(paths)} artifacts; give a folder with -o FOLDER")
     if request.debug is not None:
         raise UsageError("--debug shows one input; give one input, or leave it out")
+    names = [path.name for path in paths]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"{doubled[0]} is there twice, and the results are named after the inputs; run them apart")
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     index, count = shard or (0, 1)
@@ -73,7 +80,7 @@ def _track_many(
             log.info("%s is complete already", place)
             continue
         try:
-            _track_one(str(path), request, perception, model).write(place, overwrite=True)
+            _track_one(str(path), request, perception, model)[0].write(place, overwrite=True)
         except FourdError as error:
             if strict:
                 raise
@@ -84,32 +91,39 @@ def _track_many(
     return 1 if failed else 0
 
 
-def _track_one(argument: str, request: TrackRequest, perception: Perception, model: HeadModel | None) -> Tracked:
+def _track_one(
+    argument: str, request: TrackRequest, perception: Perception, model: HeadModel | None
+) -> tuple[Tracked, Tracked]:
+    """What is asked for, and the same with the head fitted where there is a model."""
     from fourdface.stages.fit_flame import fit_flame
     from fourdface.stages.preprocess import PreprocessOptions, preprocess
 
-    photo = argument != "-" and is_picture(Path(argument))
-    options = PreprocessOptions(request.face, request.mattes or photo, request.keep_frames or photo)
     with open_source(argument) as (source, _):
+        options = PreprocessOptions(request.face, request.mattes or source.still, request.keep_frames or source.still)
         provenance = provenance_of(source, "preprocess", config=json.dumps(dataclasses.asdict(request)))
         shown = dataclasses.replace(source, frames=progress(source.frames, label="preprocess"))
         tracked = preprocess(shown, perception, provenance, options)
     fitted = tracked
     if model is not None:
         fitted = fit_flame(tracked, model, provenance)
-    if request.debug is not None and model is not None:
-        _write_overlay(argument, request.debug, fitted, model)
-    return fitted if request.fit else tracked
+    return (fitted if request.fit else tracked), fitted
 
 
-def _write_overlay(argument: str, debug: str, fitted: Tracked, model: HeadModel) -> None:
+def _overlay_target(argument: str, debug: str | None) -> Output | None:
+    if debug is None:
+        return None
+    if argument == "-":
+        raise UsageError("--debug reads the input twice; give a file name instead of standard input")
+    return open_output(debug, overwrite=True, what="an overlay", example="overlay.mp4", suffix=".mp4")
+
+
+def _write_overlay(argument: str, target: Output, fitted: Tracked) -> None:
     """The clip with what was found in it drawn over: landmarks, and the fitted head's outline and features."""
+    from fourdface.blocks.head_model import HeadModel
     from fourdface.media.video import VideoWriter
     from fourdface.stages.overlay import draw_overlay
 
-    if argument == "-":
-        raise UsageError("--debug reads the input twice; give a file name instead of standard input")
-    target = open_output(debug, overwrite=True, what="an overlay", example="overlay.mp4", suffix=".mp4")
+    model = HeadModel.load("open")
     with (
         open_source(argument) as (source, audio),
         target as path,

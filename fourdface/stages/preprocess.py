@@ -27,7 +27,8 @@ class PreprocessOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """What is read: frames as (image_u8 [H,W,3], time in seconds), their size, rate, and name and hash of the file."""
+    """What is read: frames as (image_u8 [H,W,3], time in seconds), their size, rate, name and hash of the file, and
+    whether it is a still picture."""
 
     frames: Iterable[tuple[np.ndarray, float]]
     width: int
@@ -35,6 +36,7 @@ class Source:
     rate: Fraction
     name: str
     sha256: str
+    still: bool = False
 
 
 def preprocess(
