@@ -60,12 +60,12 @@ class FitOptions:
     """
 
     shape_sigma: float = 0.5
-    coefficient_sigma: float = 0.06
+    coefficient_sigma: float = 0.1
     pair_weight: float = 3.0
     depth_sigma: float = 0.02
     robust_scale: float = 2.5
     iterations: int = 8
-    temporal_weight: float = 0.0
+    pose_rounds: int = 2
 
 
 # how far a coefficient may leave the network's reading, relative to coefficient_sigma: where landmarks hardly see a
@@ -111,6 +111,8 @@ class HeadFitter:
         centred = self._mean - self._mean.mean(0)
         # d log(size) / d shape, size being the root mean square spread of the face's landmarks
         self._size_gradient = torch.einsum("kc,kcs->s", centred, self._shape_basis) / centred.square().sum()
+        mobility = self._expression_basis.square().sum(1).max(-1).values.sqrt()  # metres, of the strongest mode
+        self._rigid_weights = 1 / (1 + (mobility / 0.002) ** 2)
         self._pairs = torch.tensor(topology.LIP_PAIRS + topology.LID_PAIRS)
         self._weights = torch.from_numpy(topology.landmark_weights())
         self._sigma = coefficient_sigmas(self.options)
@@ -138,6 +140,8 @@ class HeadFitter:
         steps = iterations or self.options.iterations
         for _ in range(steps):
             state = self._step(state, points, coefficients.float(), scale, held)
+        for _ in range(self.options.pose_rounds):
+            state = self._pose_step(state, points, scale)
         residual = self._residual(state, points, scale).square().sum(-1).mean(-1).sqrt() / 100
         track = HeadTrack(
             state.shape, float(state.log_focal.exp()), state.expression, matrix_to_axis_angle(state.rotation),
@@ -282,6 +286,24 @@ class HeadFitter:
         update = self._bounded_solve(hessian, gradient, state.expression)
         return state.moved(update, shared_update)
 
+    def _pose_step(self, state: _State, points: Tensor, scale: Tensor) -> _State:
+        """Rotation and translation once more, from the points that expressions hardly move: what the coefficients
+        leave unexplained of a mouth must not turn the head."""
+        pixels, point_jacobian, turned = self._project(state)
+        units = (100 / scale)[:, None, None]
+        residual = (pixels - points) * units
+        point_jacobian = point_jacobian * units[..., None]
+        jacobian = torch.cat([point_jacobian @ _negative_cross(turned), point_jacobian], -1)
+        robust = 1 / (1 + residual.square().sum(-1) / self.options.robust_scale**2)
+        weight = (self._rigid_weights * robust).sqrt()[..., None]
+        jacobian = (jacobian * weight[..., None]).flatten(1, 2)
+        residual = (residual * weight).flatten(1, 2)
+        hessian = jacobian.transpose(-1, -2) @ jacobian + 1e-4 * torch.eye(6)
+        gradient = (jacobian.transpose(-1, -2) @ residual[..., None])[..., 0]
+        update = torch.zeros(len(points), 58)
+        update[:, :6] = -torch.linalg.solve(hessian, gradient)
+        return state.moved(update, None)
+
     def _shared_update(
         self, state: _State, jacobian: Tensor, residual: Tensor, hessian: Tensor, coupling: Tensor, gradient: Tensor
     ) -> Tensor:
@@ -332,13 +354,8 @@ class HeadFitter:
         residual = (pixels - points) * units
         point_jacobian = point_jacobian * units[..., None]
         count, number = residual.shape[:2]
-        # rotation acts on the left: d(Rx) = delta x (Rx)
-        skew = torch.zeros(count, number, 3, 3)
-        skew[..., 0, 1], skew[..., 0, 2] = turned[..., 2], -turned[..., 1]
-        skew[..., 1, 0], skew[..., 1, 2] = -turned[..., 2], turned[..., 0]
-        skew[..., 2, 0], skew[..., 2, 1] = turned[..., 1], -turned[..., 0]
         into_pixels = (point_jacobian @ state.rotation[:, None]).reshape(count, number, 2, 3)
-        columns = [point_jacobian @ skew, point_jacobian, into_pixels @ self._expression_basis]
+        columns = [point_jacobian @ _negative_cross(turned), point_jacobian, into_pixels @ self._expression_basis]
         if shared:
             width, height = self.size
             centre = torch.tensor([width / 2, height / 2])
@@ -373,6 +390,15 @@ class _State:
         if shared is not None:
             shape, log_focal = shape + shared[:-1], log_focal + shared[-1]
         return _State(shape, log_focal, self.expression + update[:, 6:], turn @ self.rotation, translation)
+
+
+def _negative_cross(turned: Tensor) -> Tensor:
+    """d(Rx)/d(delta) [...,3,3] for a rotation that acts on the left: delta x (Rx)."""
+    skew = torch.zeros(*turned.shape[:-1], 3, 3)
+    skew[..., 0, 1], skew[..., 0, 2] = turned[..., 2], -turned[..., 1]
+    skew[..., 1, 0], skew[..., 1, 2] = -turned[..., 2], turned[..., 0]
+    skew[..., 2, 0], skew[..., 2, 1] = turned[..., 1], -turned[..., 0]
+    return skew
 
 
 def _limited(step: Tensor, longest: float) -> Tensor:

@@ -44,35 +44,6 @@ def _double(field: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return (upper * (1 - down) + lower * down).astype(np.float32)
 
 
-def fill_rows(image: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Fill the unknown pixels of `image` [H,W,C] from both sides of their row; `known` [H,W] bool.
-
-    Behind a person most things go on sideways (walls, shelves, horizons). Each side is continued by its mirror image
-    and the two are mixed by distance; where a row has nothing to offer, `fill_smoothly` decides.
-    """
-    smooth = fill_smoothly(image, known)
-    height, width = known.shape
-    columns = np.arange(width)[None]
-    left = np.maximum.accumulate(np.where(known, columns, -1), axis=1)
-    right = np.minimum.accumulate(np.where(known, columns, width)[:, ::-1], axis=1)[:, ::-1]
-    rows = np.arange(height)[:, None]
-    total = np.zeros((height, width, 1), np.float32)
-    mixed = np.zeros_like(smooth)
-    for source, present, distance in (
-        (2 * left - columns, left >= 0, columns - left),
-        (2 * right - columns, right < width, right - columns),
-    ):
-        at = np.clip(source, 0, width - 1)
-        usable = present & (source >= 0) & (source < width) & known[rows, at]
-        weight = (usable / np.maximum(distance, 1) ** 2)[..., None].astype(np.float32)
-        mixed += weight * image[rows, at]
-        total += weight
-    share = total / (total + 1.0 / max(1, width // 8) ** 2)
-    sideways = ndimage.gaussian_filter(mixed / np.maximum(total, 1e-9), (1.0, 0.5, 0))
-    filled = share * sideways + (1 - share) * smooth
-    return np.where(known[..., None], image, filled).astype(np.float32)
-
-
 def background_plate(image: np.ndarray, matte: np.ndarray) -> np.ndarray:
     """The photo without the person: `image` [H,W,3] float in [0,1], `matte` [H,W] -> plate [H,W,3].
 
@@ -84,7 +55,7 @@ def background_plate(image: np.ndarray, matte: np.ndarray) -> np.ndarray:
     distance = ndimage.distance_transform_edt(~person)
     if not (distance > margin).any():
         return np.broadcast_to(image.mean((0, 1)), image.shape).astype(np.float32)
-    fill = fill_rows(image, distance > margin)
+    fill = fill_smoothly(image, distance > margin)
     t = np.clip((distance - 1) / margin, 0, 1)[..., None]
     share = t * t * (3 - 2 * t)
     return np.clip(share * image + (1 - share) * fill, 0, 1).astype(np.float32)

@@ -17,7 +17,7 @@ INNER = (
 )  # fmt: skip
 DETAILED = (*INNER, "lips", "eyelids")
 """Regions whose pixels are never merged."""
-TORSO_PIN = 0.6
+TORSO_PIN = 1.0
 """How far the torso is held by the picture's lower edge: 1 would nail the edge, 0 lets the whole torso follow."""
 STEEPEST = 6.0
 """Pixels of depth that one pixel's footprint may span; beyond this it is an edge and no slope."""
