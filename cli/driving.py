@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fourdface.cli.sources import open_source, provenance_of
-from fourdface.cli.stream import input_file, progress, read_artifact
+from fourdface.cli.stream import input_file, progress, read_artifact, source_of
 from fourdface.cli.writing import FrameInfo, FrameTarget, Item, write_frames
-from fourdface.errors import FourdError
+from fourdface.errors import FourdError, UsageError
 
 if TYPE_CHECKING:
     from fourdface.artifacts import Avatar, Motion
@@ -65,6 +65,8 @@ def reenact_file(request: ReenactRequest, target: FrameTarget) -> None:
     from fourdface.stages.pipeline import prefetched
     from fourdface.stages.render import make_canvas
 
+    if request.side_by_side and request.background == "transparent":
+        raise UsageError("--side-by-side shows the driver opaque; give another --background, or leave one of them out")
     avatar = read_artifact(Avatar, request.avatar, option="--avatar")
     splat = restore_avatar(avatar)
     canvas = make_canvas(splat, *background_choice(request.background), request.size)
@@ -75,7 +77,7 @@ def reenact_file(request: ReenactRequest, target: FrameTarget) -> None:
             earlier=(avatar.provenance,),
         )  # fmt: skip
         width = canvas.width
-        if request.side_by_side and request.driver:
+        if request.side_by_side:
             width += _beside(opened.source.width, opened.source.height, canvas.height)
         info = FrameInfo(width, canvas.height, opened.source.rate, provenance, opened.audio)
         items = _items(request, avatar, splat, opened, canvas)
@@ -104,8 +106,11 @@ def _open_driver(request: ReenactRequest) -> Iterator[_Opened]:
         if path.is_file() and _is_artifact(path):
             from fourdface.artifacts import Motion
 
-            motion = Motion.read(path, name="standard input" if request.driver == "-" else request.driver)
-            source = Source([], motion.width, motion.height, motion.rate, path.name, "")
+            if request.side_by_side:
+                raise UsageError("--side-by-side needs the driver's pictures, and a motion artifact has none; give the clip")
+            name = "standard input" if request.driver == "-" else path.name
+            motion = Motion.read(path, name=name)
+            source = Source([], motion.width, motion.height, motion.rate, name, source_of(path).sha256)
             yield _Opened(
                 driver_from_motion(motion, options), source, _motion_audio(motion, request), len(motion.times)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -69,7 +70,13 @@ Item = tuple["np.ndarray", float, "np.ndarray", "np.ndarray"]
 
 
 def write_frames(target: FrameTarget, items: Iterable[Item], info: FrameInfo) -> int:
-    """Write all frames and return their number."""
+    """Write all frames and return their number; without any nothing is written at all."""
+    items = iter(items)
+    first = next(items, None)
+    if first is None:
+        return 0
+    items = itertools.chain([first], items)
+    del first
     if target.kind == "png":
         return _write_folder(target, items)
     if target.kind == "h5":
