@@ -18,7 +18,7 @@ GAP_MOVING = 0.034
 """The same within an expression: more, for the other identities' radii."""
 SOCKET_GAP = 0.09
 """Added to `GAP` inside the eye socket."""
-OVERSHOOT = 0.10
+OVERSHOOT = 0.14
 """Radians by which a full blink carries the upper margin past the lower one; other identities need some of it."""
 STEPS = np.linspace(0.2, 1.0, 9)
 

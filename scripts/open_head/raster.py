@@ -85,7 +85,7 @@ def render(
     """Lambert picture of a mesh from a pinhole camera on the +z side.
 
     Args:
-        vertices: [V, 3] metres. faces: [F, 3]. colors: [V, 3] or [F, 3] in [0, 1].
+        vertices: [V, 3] metres. faces: [F, 3]. colors: [V, 3] or, by corner, [F, 3, 3] in [0, 1].
         size: width = height of the picture in pixels. yaw, pitch: rotation of the head in radians.
         center: the point that the camera looks at, metres. extent: metres seen across at that point.
         distance: of the camera from `center`, metres. background: grey. flat: shade by face normals.
@@ -107,7 +107,9 @@ def render(
     else:
         normal = (vertex_normals(points, faces)[faces[face]] * barycentric[..., None]).sum(-2)
         normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
-    albedo = colors[face] if len(colors) == len(faces) else (colors[faces[face]] * barycentric[..., None]).sum(-2)
+    if colors.ndim == 2:
+        colors = colors[faces]
+    albedo = (colors[face] * barycentric[..., None]).sum(-2)
     lights = (((0.25, 0.45, 0.85), 0.62), ((-0.75, 0.1, 0.6), 0.22), ((0.0, -0.6, 0.8), 0.10))
     shade = np.full(face.shape, 0.16)
     for direction, power in lights:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from fourdface.blocks.head_model import HeadModel
-from open_head.colors import add_brows, face_colors, vertex_colors
+from open_head.colors import SKIN, add_brows, face_colors, vertex_colors
 from open_head.raster import render
 
 COMPANY = {"mouthClose": 1.0, "tongueOut": 0.3}
@@ -31,9 +31,10 @@ class Photographer:
             vertex_colors(regions, model.vertex_count), model.template.double().numpy(), marks, scale=1.0
         )
         hard = face_colors(regions, self.faces, model.vertex_count)
-        brow = smooth[self.faces].mean(1)
         skin = regions["face"][self.faces].all(1) & ~regions["lips"][self.faces].all(1)
-        self.colors = np.where(skin[:, None], brow, hard)
+        bare = np.minimum(smooth, SKIN)
+        bare[regions["lips"]] = SKIN
+        self.colors = np.where(skin[:, None, None], bare[self.faces], hard[:, None])
 
     def shoot(self, size: int, *, yaw: float = 0.0, close: bool = False, **pose: Any) -> np.ndarray:
         """Picture [size, size, 3] u8; `pose` goes to the model's forward; `close` shows the face only."""
