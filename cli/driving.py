@@ -107,7 +107,7 @@ def _open_driver(request: ReenactRequest) -> Iterator[_Opened]:
             from fourdface.artifacts import Motion
 
             if request.side_by_side:
-                raise UsageError("--side-by-side needs the driver's pictures, and a motion artifact has none; give the clip")
+                raise UsageError("--side-by-side needs pictures of the driver, and a motion has none; give the clip")
             name = "standard input" if request.driver == "-" else path.name
             motion = Motion.read(path, name=name)
             source = Source([], motion.width, motion.height, motion.rate, name, source_of(path).sha256)

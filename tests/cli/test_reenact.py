@@ -135,7 +135,7 @@ def test_side_by_side(tmp_path: Path, avatar: Path, clip: Path) -> None:
 def test_a_motion_has_no_pictures_to_show_beside(tmp_path: Path, avatar: Path) -> None:
     talking_motion(3).write(tmp_path / "m.h5")
     outcome = fourd("reenact", tmp_path / "m.h5", "--avatar", avatar, "--side-by-side", "-o", tmp_path / "out.mp4")
-    assert "a motion artifact has none" in outcome.sentence(2) and files(tmp_path) == ["m.h5"]
+    assert "a motion has none" in outcome.sentence(2) and files(tmp_path) == ["m.h5"]
 
 
 def test_backgrounds(tmp_path: Path, avatar: Path, clip: Path) -> None:
