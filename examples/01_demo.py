@@ -40,15 +40,18 @@ def run(words: str, *commands: list[str]) -> None:
         if before is not None:
             before.close()  # so that each program notices when the next one leaves
     if any([process.wait() for process in running]):
-        sys.exit("the demo stops here; the line above says why")
+        sys.exit("the demo stops here; the lines above say why")
     print(f"  {time.perf_counter() - start:.1f} s", flush=True)
 
 
 def frames(path: Path, places: tuple[float, ...]) -> list[np.ndarray]:
-    """Frames at some places (0..1) of a clip, as square cells."""
+    """Frames at some places (0..1) of a clip, as square cells. Two passes, so that a long clip needs no memory."""
     with open_video(path) as clip:
-        pictures = [fill_frame(frame.image_u8, CELL, CELL) for frame in clip]
-    return [pictures[round(place * (len(pictures) - 1))] for place in places]
+        count = sum(1 for _ in clip)
+    wanted = [round(place * (count - 1)) for place in places]
+    with open_video(path) as clip:
+        cells = {k: fill_frame(frame.image_u8, CELL, CELL) for k, frame in enumerate(clip) if k in wanted}
+    return [cells[k] for k in wanted]
 
 
 def contact_sheet(photo: Path, drive: Path, result: Path, views: Path) -> np.ndarray:

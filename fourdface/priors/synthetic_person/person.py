@@ -16,9 +16,9 @@ from .texture import paint_texture
 
 CAMERA_DISTANCE = 1.1
 """Metres from the neck to the camera."""
-VISIBLE_HEIGHT = 0.50
+VISIBLE_HEIGHT = 0.44
 """Metres that the picture shows at the neck."""
-LOOK_AT = 0.055
+LOOK_AT = 0.065
 """Height in metres above the neck joint that the camera looks at."""
 
 

@@ -43,6 +43,7 @@ class _Canvas:
     sharpness: np.ndarray
 
     def paint(self, colour: np.ndarray, strength: np.ndarray, gloss: float, sharpness: float) -> None:
+        """Blend colour [3] or [P,3] (sRGB), gloss and sharpness in, by strength [P] in 0..1."""
         self.colour += strength[:, None] * (np.asarray(colour) - self.colour)
         self.gloss += strength * (gloss - self.gloss)
         self.sharpness += strength * (sharpness - self.sharpness)
