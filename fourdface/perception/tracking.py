@@ -12,6 +12,7 @@ import torch
 from ..blocks.head_fitting import FitOptions, HeadFitter, HeadTrack
 from ..blocks.head_model import HeadModel
 from .base import Face, Perception
+from .iris import refine_irises
 
 CALIBRATION_FRAMES = 24
 """Frames from which a clip's identity and focal length are estimated."""
@@ -44,6 +45,12 @@ class FaceTracker:
 
     def step(self, image_u8: np.ndarray) -> tuple[Face | None, FrameStatus]:
         """One frame [H,W,3] uint8 -> face (None when missing) and status."""
+        face, status = self._follow(image_u8)
+        if face is not None and self.perception.name == "embedded":
+            face = refine_irises(image_u8, face)
+        return face, status
+
+    def _follow(self, image_u8: np.ndarray) -> tuple[Face | None, FrameStatus]:
         if self._landmarks is not None:
             face = self.perception.follow(image_u8, self._landmarks)
             if face.presence >= LOW_PRESENCE and _plausible(face.landmarks, self._landmarks):
@@ -106,6 +113,7 @@ class HeadTracker:
         self.calibration: Calibration | None = None
         self._focal = focal
         self._last: HeadTrack | None = None
+        self._last_landmarks: torch.Tensor | None = None
 
     def calibrate(self, faces: Sequence[Face]) -> HeadTrack:
         """Estimate identity, focal length and neutral expression from one or more faces; returns their fit."""
@@ -125,12 +133,19 @@ class HeadTracker:
             landmarks, coefficients, focal=self.calibration.focal, shape=self.calibration.shape, start=self._last,
             iterations=3 if self._last is not None else 10,
         )  # fmt: skip
-        if float(track.residual[0]) > 0.08 and self._last is not None:  # the start was bad: once more from nothing
+        if self._last is not None and self._jumped(landmarks[0], track):  # a bad start: once more from nothing
             track = self.fitter.fit(
                 landmarks, coefficients, focal=self.calibration.focal, shape=self.calibration.shape, iterations=10
             )
-        self._last = track
+        self._last, self._last_landmarks = track, landmarks[0]
         return track
+
+    def _jumped(self, landmarks: torch.Tensor, track: HeadTrack) -> bool:
+        """Whether the face moved by a tenth of its size since the last frame, or the fit is poor."""
+        if self._last_landmarks is None or float(track.residual[0]) > 0.08:
+            return True
+        size = float((landmarks.amax(0) - landmarks.amin(0)).max())
+        return float((landmarks - self._last_landmarks).norm(dim=-1).mean()) > 0.1 * size
 
 
 def stack_faces(faces: Sequence[Face]) -> tuple[torch.Tensor, torch.Tensor]:

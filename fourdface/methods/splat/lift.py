@@ -55,6 +55,7 @@ def lift_photo(image: np.ndarray, matte: np.ndarray, view: View, rig: Rig) -> Li
 
 
 def shell_of(scene: Scene) -> Shell:
+    """The inflated proxy around the posed skull, neck and torso of a scene."""
     skull = scene.vertices[: len(scene.model.template)][scene.model.regions["scalp"].numpy()]
     state = scene.rig.source
     neck = scene.rig.source_rotation.numpy() @ scene.rig.joints[1].numpy() + state.translation.numpy()
