@@ -71,7 +71,12 @@ def input_file(argument: str, wanted: str, hint: str = "") -> Iterator[Path]:
             raise FourdError(
                 f"{STDIN} is empty, and {wanted} is wanted: the command before the pipe failed or wrote nothing"
             )
-        yield path
+        try:
+            yield path
+        except FourdError as error:  # the temporary file's name would tell nobody anything
+            if str(path) not in str(error):
+                raise
+            raise type(error)(str(error).replace(str(path), STDIN)) from error
 
 
 def read_artifact(cls: type[A], argument: str, *, option: str = "") -> A:

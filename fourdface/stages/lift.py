@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..artifacts import Avatar, Provenance, Tracked
+from ..artifacts.tracked import STATUS_MISSING
 from ..blocks.head_model import HeadModel
 from ..errors import FourdError
 from ..media.image import decode_png, encode_png
@@ -25,6 +26,10 @@ class LiftOptions:
     refine_rounds: int = 6
 
 
+SMALLEST_FACE = 32
+"""Pixels from one side of the face to the other below which a photo says too little about it."""
+
+
 def lift(
     tracked: Tracked, model: HeadModel, provenance: Provenance, options: LiftOptions | None = None
 ) -> tuple[Avatar, float]:
@@ -33,6 +38,7 @@ def lift(
     options = options or LiftOptions()
     k = options.frame
     head = tracked.head()
+    _require_size(tracked, k)
     if tracked.frame_blobs is None or tracked.matte_blobs is None or not tracked.matte_blobs[k]:
         raise FourdError(
             "the tracked artifact holds no picture and matte for this frame; "
@@ -70,3 +76,15 @@ def lift(
         tensor_units={"triangle": "index", "local_mean": "triangle frame", "local_covariance": "triangle frame squared",
                       "colour": "sRGB", "opacity": "0..1", "max_trace": "square metres", "head_offset": "metres"},
     ), history[-1]  # fmt: skip
+
+
+def _require_size(tracked: Tracked, frame: int) -> None:
+    """Refuse a face that is too small to be lifted, or not there."""
+    if tracked.status[frame] == STATUS_MISSING:
+        raise FourdError(f"frame {frame} of the tracked artifact shows no face; choose one that does")
+    across = float(np.ptp(tracked.landmarks[frame], axis=0).max())
+    if across < SMALLEST_FACE:
+        raise FourdError(
+            f"the face is only {across:.0f} of the picture's {max(tracked.width, tracked.height)} pixels across, and "
+            f"{SMALLEST_FACE} are needed to lift it; crop closer to it, or use a sharper photo"
+        )
