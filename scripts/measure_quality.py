@@ -147,6 +147,136 @@ def cross_command(
             click.echo(f"{key}: {results[key]}")
 
 
+# The judge's own face networks, asked for the identity cosine of pairs of pictures.
+_IDENTITY = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("judge", sys.argv[1]); judge = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(judge)
+def embedding(path):
+    image = judge.rgb(path); box = judge.detect(image)
+    return None if box is None else judge.embed(image, judge.lm68(image, box))
+out = []
+for pair in json.load(sys.stdin):
+    a, b = (embedding(path) for path in pair)
+    out.append(None if a is None or b is None else float(a @ b))
+print(json.dumps(out))
+"""
+
+
+def studio_cameras(folder: Path) -> tuple[list[np.ndarray], np.ndarray, list[dict[str, object]]]:
+    """world_to_camera [4,4] of each camera (OpenCV axes), intrinsics [3,3], and the file's frames."""
+    data = json.loads((folder / "transforms.json").read_text())
+    cameras = []
+    for frame in data["frames"]:
+        to_world = np.asarray(frame["transform_matrix"], float)
+        to_world[:3, 1:3] *= -1
+        cameras.append(np.linalg.inv(to_world))
+    intrinsics = np.array([[data["fl_x"], 0, data["cx"]], [0, data["fl_y"], data["cy"]], [0, 0, 1]])
+    return cameras, intrinsics, data["frames"]
+
+
+def yaw_of(camera: np.ndarray, source: np.ndarray) -> float:
+    """Degrees between the viewing directions of two cameras."""
+    return float(np.degrees(np.arccos(np.clip(camera[2, :3] @ source[2, :3], -1, 1))))
+
+
+def moved_cameras(cameras: list[np.ndarray], source: int, own: np.ndarray, scale: float) -> list[np.ndarray]:
+    """The studio's cameras in the avatar's world: the source cameras coincide, `scale` is the one free number."""
+    out = []
+    for camera in cameras:
+        relative = camera @ np.linalg.inv(cameras[source])
+        relative[:3, 3] *= scale
+        out.append(relative @ own)
+    return out
+
+
+@cli.command("views")
+@click.option("--multiview", type=click.Path(exists=True, path_type=Path), required=True)
+@judge_option
+@python_option
+@work_option
+@again_option
+def views_command(multiview: Path, judge: str, judge_python: str, work: Path, again: bool) -> None:
+    """Lift the most frontal of a studio's 16 views, render it into the 15 others: silhouette IoU and identity."""
+    from PIL import Image
+
+    from fourdface.artifacts import Avatar
+
+    results = load(work / "views.json")
+    for folder in sorted(multiview.glob("studio_*")):
+        if folder.name in results and not again:
+            continue
+        cameras, intrinsics, frames = studio_cameras(folder)
+        forward = np.mean([camera[2, :3] for camera in cameras], axis=0)
+        source = int(np.argmax([camera[2, :3] @ forward for camera in cameras]))
+        place = work / "views" / folder.name
+        place.mkdir(parents=True, exist_ok=True)
+        photo = folder / str(frames[source]["file_path"])
+        fourd("lift", str(photo), "-o", str(place / "a.h5"), "--overwrite", "--focal", str(intrinsics[0, 0]))
+        own = Avatar.read(place / "a.h5").world_to_camera.astype(float)
+        masks = [np.asarray(Image.open(folder / str(f["fg_mask_path"])).convert("L")) > 127 for f in frames]
+        best: tuple[float, list[np.ndarray], float] = (-1.0, [], 1.0)
+        for scale in np.arange(0.55, 1.0, 0.05):
+            pictures = render_views(place, cameras, source, own, intrinsics, masks[0].shape, float(scale))
+            score = float(np.mean([iou(p[..., 3] > 127, m) for p, m in zip(pictures, masks, strict=True)]))
+            if score > best[0]:
+                best = (score, pictures, float(scale))
+        results[folder.name] = view_scores(best[1], masks, cameras, source, folder, frames, judge, judge_python, place)
+        results[folder.name]["scale"] = round(best[2], 3)
+        save(work / "views.json", results)
+        click.echo(f"{folder.name}: {results[folder.name]}")
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two masks."""
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def render_views(
+    place: Path, cameras: list[np.ndarray], source: int, own: np.ndarray, intrinsics: np.ndarray,
+    shape: tuple[int, int], scale: float,
+) -> list[np.ndarray]:  # fmt: skip
+    """RGBA pictures [H,W,4] of the avatar from every studio camera."""
+    from PIL import Image
+
+    path = [
+        {"world_to_camera": c.tolist(), "intrinsics": intrinsics.tolist(), "width": shape[1], "height": shape[0]}
+        for c in moved_cameras(cameras, source, own, scale)
+    ]
+    (place / "cameras.json").write_text(json.dumps(path))
+    fourd("render", str(place / "a.h5"), "--cameras", str(place / "cameras.json"), "--background", "transparent",
+          "-o", str(place / "png"), "--overwrite")  # fmt: skip
+    return [np.asarray(Image.open(file)) for file in sorted((place / "png").glob("*.png"))]
+
+
+def view_scores(
+    pictures: list[np.ndarray], masks: list[np.ndarray], cameras: list[np.ndarray], source: int, folder: Path,
+    frames: list[dict[str, object]], judge: str, judge_python: str, place: Path,
+) -> dict[str, float]:  # fmt: skip
+    """Silhouette IoU over the other views, and identity against the real picture of the same view, by angle."""
+    from PIL import Image
+
+    pairs, angles = [], []
+    for k, picture in enumerate(pictures):
+        alpha = picture[..., 3:] / 255.0
+        file = place / f"view_{k:02d}.png"
+        Image.fromarray((picture[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)).save(file)
+        pairs.append([str(file), str(folder / str(frames[k]["file_path"]))])
+        angles.append(yaw_of(cameras[k], cameras[source]))
+    run = subprocess.run([judge_python, "-c", _IDENTITY, judge], input=json.dumps(pairs), check=True,
+                         capture_output=True, text=True)  # fmt: skip
+    cosines = json.loads(run.stdout.strip().splitlines()[-1])
+    others = [k for k in range(len(pictures)) if k != source]
+    wide = [cosines[k] for k in others if angles[k] > 40 and cosines[k] is not None]
+    near = [cosines[k] for k in others if angles[k] <= 40 and cosines[k] is not None]
+    return {
+        "iou": round(float(np.mean([iou(pictures[k][..., 3] > 127, masks[k]) for k in others])), 4),
+        "iou_worst": round(float(min(iou(pictures[k][..., 3] > 127, masks[k]) for k in others)), 4),
+        "id_to_40": round(float(np.mean(near)), 4), "id_over_40": round(float(np.mean(wide)), 4),
+        "missed": float(sum(cosines[k] is None for k in others)),
+    }  # fmt: skip
+
+
 @cli.command("table")
 @work_option
 def table_command(work: Path) -> None:
