@@ -107,12 +107,12 @@ def test_an_own_mask_decides_who_is_lifted(tmp_path: Path, photo: Path) -> None:
 
 
 def test_of_several_faces_the_picked_one_is_named(tmp_path: Path) -> None:
-    Image.fromarray(picture(160, 160, 2)).save(tmp_path / "two.png")
+    Image.fromarray(picture(320, 320, 2)).save(tmp_path / "two.png")
     outcome = good("lift", tmp_path / "two.png", "-o", tmp_path / "a.h5")
     warning = next(line for line in outcome.err.splitlines() if "warning" in line)
     assert "two.png shows several faces" in warning and "--face" in warning
     left, right = (int(number) for number in warning.split("x ")[1].split(",")[0].split(".."))
-    assert 80 < left < right <= 160, "the larger one stands on the right"
+    assert 160 < left < right <= 320, "the larger one stands on the right"
     good("lift", tmp_path / "two.png", "--face", 0, "-o", tmp_path / "b.h5")
     assert Avatar.read(tmp_path / "b.h5").translation[0] < 0 < Avatar.read(tmp_path / "a.h5").translation[0]
 
