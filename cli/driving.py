@@ -17,6 +17,8 @@ from fourdface.cli.writing import FrameInfo, FrameTarget, Item, write_frames
 from fourdface.errors import FourdError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fourdface.artifacts import Avatar, Motion
     from fourdface.media.audio import AudioTrack
     from fourdface.methods.splat.avatar import SplatAvatar
@@ -87,7 +89,7 @@ def reenact_file(request: ReenactRequest, target: FrameTarget) -> None:
         raise FourdError(f"{request.driver}: no frame could be made of it; use a clip that shows a face")
 
 
-def background_choice(argument: str):  # noqa: ANN201
+def background_choice(argument: str) -> tuple[str, np.ndarray | None]:
     """--background as (rule, picture): keep, white, transparent, or image with uint8 [H,W,3]."""
     if argument in ("keep", "white", "transparent"):
         return argument, None

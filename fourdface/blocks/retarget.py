@@ -62,10 +62,27 @@ class Retargeter:
         if self.options.pose == "none":
             return Pose(expression, self.source.rotation, self.source.translation, eyes, driver.jaw)
         now = Rotation.from_rotvec(driver.rotation)
+        translation = self._translation(driver)
         if self.options.pose == "relative":
             base = Rotation.from_rotvec(self.reference.rotation).inv()
             now = now * base * Rotation.from_rotvec(self.source.rotation)
-        return Pose(expression, now.as_rotvec(), self._translation(driver), eyes, driver.jaw)
+        else:
+            now = self._towards_camera(translation) * self._towards_camera(driver.translation).inv() * now
+        return Pose(expression, now.as_rotvec(), translation, eyes, driver.jaw)
+
+    def _towards_camera(self, translation: np.ndarray) -> Rotation:
+        """The smallest turn from the world's z axis to the ray from the head to the camera.
+
+        How a head is seen depends on its rotation against that ray: a driver who faces the camera from the middle of
+        the picture is, in a photo with the face high up, one who faces the camera from there.
+        """
+        ray = np.array([0.0, 0.0, self._distance]) - np.asarray(translation, float) - FACE_CENTRE
+        ray /= max(float(np.linalg.norm(ray)), 1e-9)
+        axis = np.cross([0.0, 0.0, 1.0], ray)
+        sine = float(np.linalg.norm(axis))
+        if sine < 1e-9:
+            return Rotation.identity()
+        return Rotation.from_rotvec(axis / sine * float(np.arctan2(sine, ray[2])))
 
     def _expression(self, driver: Pose) -> np.ndarray:
         scale = self.options.expression_scale
@@ -93,7 +110,9 @@ class Retargeter:
         in the picture, and not the neck. Where they truly differ, the neck stays and the face turns about it."""
         if self.options.pose != "absolute":
             return np.zeros(3)
-        own, start = Rotation.from_rotvec(self.source.rotation), Rotation.from_rotvec(self.reference.rotation)
+        own = Rotation.from_rotvec(self.source.rotation)
+        seen = self._towards_camera(self.reference.translation).inv() * Rotation.from_rotvec(self.reference.rotation)
+        start = self._towards_camera(self.source.translation) * seen
         angle = np.degrees((own.inv() * start).magnitude())
         share = float(np.clip(1 - (angle - 6) / 8, 0, 1))
-        return share * (own.apply(FACE_CENTRE) - start.apply(FACE_CENTRE))
+        return share * (own.apply(FACE_CENTRE) - start.apply(FACE_CENTRE)) * [1.0, 1.0, 0.0]

@@ -126,9 +126,20 @@ def test_start_correction_keeps_the_face_where_the_poses_agree(angle: float, sha
     face = lambda p: p.translation + Rotation.from_rotvec(p.rotation).apply(FACE_CENTRE)  # noqa: E731
     full = Rotation.from_rotvec(source.rotation).apply(FACE_CENTRE)
     full = full - Rotation.from_rotvec(reference.rotation).apply(FACE_CENTRE)
-    assert np.allclose(out.translation - source.translation, share * full, atol=1e-9)
+    # both stand at the same place, so the rays to the camera agree up to the correction itself: under a millimetre
+    assert np.allclose((out.translation - source.translation)[:2], share * full[:2], atol=1e-3)
     if share == 1.0:
-        assert np.allclose(face(out), face(source), atol=1e-9)
+        assert np.allclose(face(out)[:2], face(source)[:2], atol=1e-3)
+
+
+def test_absolute_pose_is_what_the_camera_sees() -> None:
+    """A driver who faces the camera makes a person at the picture's edge face the camera from there."""
+    towards = lambda p: np.array([0, 0, DISTANCE]) - p.translation - FACE_CENTRE  # noqa: E731
+    driver = pose(0, tuple(-FACE_CENTRE))  # face on the optical axis, looking along it
+    source = pose(0, (0.2, 0.15, 0.0))
+    out = retarget(source, driver)(driver)
+    ray = towards(out) / np.linalg.norm(towards(out))
+    assert np.allclose(Rotation.from_rotvec(out.rotation).apply([0, 0, 1]), ray, atol=1e-6)
 
 
 def test_relative_needs_no_start_correction() -> None:
