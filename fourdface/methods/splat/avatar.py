@@ -56,7 +56,7 @@ class SplatAvatar:
         self.triangle = torch.from_numpy(np.ascontiguousarray(gaussians.triangle, np.int32))
         self.local_mean = torch.from_numpy(np.ascontiguousarray(gaussians.local_mean, np.float32))
         self.local_covariance = torch.from_numpy(np.ascontiguousarray(gaussians.local_covariance, np.float32))
-        self.colours = torch.from_numpy(np.ascontiguousarray(gaussians.colours, np.float32))
+        self.colours = torch.from_numpy(np.array(gaussians.colours, np.float32))  # a copy: it gets refined
         self.max_trace = torch.from_numpy(np.ascontiguousarray(gaussians.max_trace, np.float32))
         self.opacity = torch.from_numpy(np.ascontiguousarray(gaussians.opacity, np.float32))
 

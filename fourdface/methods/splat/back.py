@@ -21,7 +21,7 @@ def back_layer(scene: Scene, shell: Shell, foreground: np.ndarray) -> Layer:
     # below the skull the mesh has a nape of its own
     drawn = scene.face_index >= 0
     skin = drawn & ~scene.face_regions["scalp"][np.maximum(scene.face_index, 0)]
-    pick &= solid & ~(skin & (shell.rho > 0.92) & (shell.head_share > 0.2))
+    pick &= solid & (shell.rho < 0.95) & ~(skin & (shell.rho > 0.92) & (shell.head_share > 0.2))
     depth = shell.back.astype(np.float64)
     points = view.unproject(columns, rows, depth)
     colours = _back_colours(scene, shell, foreground)
@@ -40,10 +40,10 @@ def _back_colours(scene: Scene, shell: Shell, foreground: np.ndarray) -> np.ndar
     skin = ndimage.binary_dilation(skin, iterations=max(3, round(0.012 * scene.view.height)))
     upper, solid = shell.head_share > 0.3, scene.matte > 0.9
     hair = _hair_pixels(foreground, solid & upper & ~skin, skin & solid & upper)
-    source = hair | (solid & ~upper & ~skin)
-    if hair.sum() < 50:
-        source = solid & ~(skin & ~upper)
-    smooth = fill_smoothly(foreground, source)
+    torso = solid & ~upper & ~skin
+    share = np.clip((shell.head_share - 0.3) / 0.4, 0, 1)[..., None]
+    smooth = share * fill_smoothly(foreground, hair if hair.sum() >= 50 else solid & upper)
+    smooth = smooth + (1 - share) * fill_smoothly(foreground, torso if torso.sum() >= 50 else solid)
     streaks = _mirrored_down(foreground, hair)
     colours = np.where(np.isnan(streaks), smooth, 0.5 * smooth + 0.5 * streaks)
     return np.stack([ndimage.gaussian_filter(colours[..., c], (2.5, 1.2)) for c in range(3)], -1)

@@ -6,6 +6,10 @@ import numpy as np
 from scipy import ndimage
 
 
+RIM = 0.05
+"""Depth, over the picture's longest side, to which the background goes on behind the person as its mirror image."""
+
+
 def fill_smoothly(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Fill the unknown pixels of `image` [H,W,C] (float) by push-pull over an image pyramid.
 
@@ -44,6 +48,22 @@ def _double(field: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return (upper * (1 - down) + lower * down).astype(np.float32)
 
 
+def fill_behind(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Fill the unknown pixels of `image` [H,W,3]: near the rim, which a moving head uncovers, with the mirror image
+    of what lies outside, so that edges and textures go on; deeper inside, where nothing is known, smoothly."""
+    smooth = fill_smoothly(image, known)
+    distance, nearest = ndimage.distance_transform_edt(~known, return_indices=True)
+    rows, columns = np.mgrid[: known.shape[0], : known.shape[1]]
+    mirrored_rows = np.clip(2 * nearest[0] - rows, 0, known.shape[0] - 1)
+    mirrored_columns = np.clip(2 * nearest[1] - columns, 0, known.shape[1] - 1)
+    usable = known[mirrored_rows, mirrored_columns]
+    at = np.where(usable, mirrored_rows, nearest[0]), np.where(usable, mirrored_columns, nearest[1])
+    continued = ndimage.gaussian_filter(image[at], (1.0, 1.0, 0))
+    share = np.exp(-distance / (RIM * max(known.shape)))[..., None]
+    filled = share * continued + (1 - share) * smooth
+    return np.where(known[..., None], image, filled).astype(np.float32)
+
+
 def background_plate(image: np.ndarray, matte: np.ndarray) -> np.ndarray:
     """The photo without the person: `image` [H,W,3] float in [0,1], `matte` [H,W] -> plate [H,W,3].
 
@@ -55,7 +75,7 @@ def background_plate(image: np.ndarray, matte: np.ndarray) -> np.ndarray:
     distance = ndimage.distance_transform_edt(~person)
     if not (distance > margin).any():
         return np.broadcast_to(image.mean((0, 1)), image.shape).astype(np.float32)
-    fill = fill_smoothly(image, distance > margin)
+    fill = fill_behind(image, distance > margin)
     t = np.clip((distance - 1) / margin, 0, 1)[..., None]
     share = t * t * (3 - 2 * t)
     return np.clip(share * image + (1 - share) * fill, 0, 1).astype(np.float32)

@@ -16,7 +16,10 @@ from .lift import Bound
 from .rig import HeadState, Rig
 from .surface import View
 
-_NEEDED = {"triangle": 1, "local_mean": 2, "local_covariance": 2, "colour": 2, "opacity": 1, "max_trace": 1}
+_NEEDED: dict[str, tuple[int, ...]] = {
+    "triangle": (), "local_mean": (3,), "local_covariance": (6,), "colour": (3,), "opacity": (), "max_trace": (),
+}  # fmt: skip
+"""Tensors of an avatar and the shape of one Gaussian's row in each."""
 
 
 def restore_avatar(avatar: Avatar) -> SplatAvatar:
@@ -58,9 +61,9 @@ def _check_tensors(arrays: Mapping[str, np.ndarray], faces: int) -> None:
     if missing:
         raise FourdError(f"the avatar lacks the tensors {', '.join(missing)}; lift the photo again")
     count = len(arrays["triangle"])
-    for name, dimensions in _NEEDED.items():
-        if arrays[name].ndim != dimensions or len(arrays[name]) != count:
-            raise FourdError(f"the avatar's tensor {name} has shape {arrays[name].shape}, expected {count} rows")
+    for name, row in _NEEDED.items():
+        if arrays[name].shape != (count, *row):
+            raise FourdError(f"the avatar's tensor {name} has shape {arrays[name].shape}, expected {(count, *row)}")
     triangle = arrays["triangle"]
     if count and (triangle.min() < 0 or triangle.max() >= faces):
         raise FourdError(f"the avatar's triangles reach {triangle.max()}, and its rig has {faces}")
