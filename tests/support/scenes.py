@@ -156,5 +156,5 @@ def make_photo(size: int = 144, yaw: float = 0.0, **coefficients: float) -> Phot
         image = alpha[..., None] * np.array(colour) + (1 - alpha[..., None]) * image
     image = head_picture + (1 - head[..., None]) * image
     matte = 1 - (1 - shoulders) * (1 - hair) * (1 - head)
-    image, matte = (np.ascontiguousarray(field, np.float32) for field in (image, matte))
+    image, matte = (np.round(field * 255).astype(np.float32) / 255 for field in (image, matte))  # as files hold it
     return Photo(image, matte, head.astype(np.float32), view, rig, background)
