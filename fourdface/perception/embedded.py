@@ -35,11 +35,12 @@ DETECTOR_SIZES = (192, 384, 704)
 SHARED = 0.5
 """Of two faces that share more than this of the smaller one, only the better scored is kept."""
 SURE_SCORE = 0.75
-DOUBTFUL_SCORE = 0.5
+DOUBTFUL_SCORE = 0.35
 SURE_PRESENCE = 0.94
-SURE_OVERLAP = 0.5
+SURE_OVERLAP = 0.52
 """What a doubtful detection must reach in the landmark network: presence, overlap of its box with the landmarks'."""
-MIRROR_GAP = 0.055
+LEAST_SCORE = 0.37
+MIRROR_GAP = 0.062
 MIDLINE = (10, 9, 168, 6, 197, 5, 4, 1, 2, 0, 13, 14, 17, 152)
 """Landmarks that are their own mirror images."""
 MAX_FACES = 32
@@ -86,9 +87,8 @@ class EmbeddedPerception:
         if box_overlap(face.box, candidate.box) < (0.2 if sure else SURE_OVERLAP):
             return None
         gap = self._mirror_gap(image_u8, face.landmarks)
-        if gap > MIRROR_GAP:
-            return None
-        return Detection(face.box, candidate.score * face.presence * (1 - 4 * gap))
+        score = candidate.score * face.presence * (1 - 4 * gap)
+        return Detection(face.box, score) if gap <= MIRROR_GAP and score >= LEAST_SCORE else None
 
     def _mirror_gap(self, image_u8: npt.NDArray[np.uint8], landmarks: FloatArray) -> float:
         """How far the midline lies apart (in half crops) when the crop is read directly and as its mirror image.

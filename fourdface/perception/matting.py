@@ -15,8 +15,10 @@ REACH = (3.6, 2.6, 5.5)
 """Extent of the region in face sizes: to each side, up, and down from the face's centre."""
 GUIDE_SIZE = 640
 """Longer side at which the guided filter's coefficients are found."""
-GUIDE_RADIUS = 5
-GUIDE_EPSILON = 2e-4
+GUIDE_RADIUS = 7
+GUIDE_EPSILON = 1e-3
+SHARPNESS = 2.0
+"""Factor on the network's logits: it is less sure of clothes and hair than it is right about them."""
 EDGE_LOW, EDGE_HIGH = 0.06, 0.94
 """Alphas beyond these become 0 and 1."""
 
@@ -69,7 +71,7 @@ class MatteModel:
         scale = torch.tensor([size[1] / width, size[0] / height] * 2)
         where = face_map((box * scale)[None], *size)
         both = torch.cat([small, where], dim=1).contiguous(memory_format=torch.channels_last)
-        return torch.sigmoid(self._network(both))
+        return torch.sigmoid(self._network(both) * SHARPNESS)
 
 
 def refine_alpha(image: Tensor, coarse: Tensor) -> Tensor:

@@ -107,7 +107,9 @@ def occlude(image: Tensor, donors: Tensor) -> Tensor:
     y = torch.linspace(-1, 1, height)[None, :, None]
     x = torch.linspace(-1, 1, width)[None, None, :]
     place = uniform(count * 2, -1.0, 1.0).view(2, count)
-    away = place * torch.where(place.norm(dim=0) < 0.35, 1.8, 1.0)
+    low = chance(count, 0.35)  # hands, microphones and beards cover mouth and chin
+    place = torch.where(low, torch.stack([place[0] * 0.35, 0.45 + place[1] * 0.3]), place)
+    away = place * torch.where(~low & (place.norm(dim=0) < 0.35), 1.8, 1.0)
     angle, radius = uniform(count, 0, math.pi), uniform(count * 2, 0.07, 0.42).view(2, count)
     dx, dy = x - away[0, :, None, None], y - away[1, :, None, None]
     u = (dx * torch.cos(angle)[:, None, None] + dy * torch.sin(angle)[:, None, None]) / radius[0, :, None, None]
