@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,6 +20,12 @@ GUIDE_RADIUS = 7
 GUIDE_EPSILON = 1e-3
 SHARPNESS = 2.0
 """Factor on the network's logits: it is less sure of clothes and hair than it is right about them."""
+CONNECTED = 0.25
+"""Alpha through which hair and limbs hang together with the face."""
+FRINGE = 10
+"""Pixels of the coarse matte kept round the person: loose hair."""
+LARGEST_HOLE = 0.02
+"""Enclosed holes under this share of the person are closed; larger ones are gaps between arm and body."""
 EDGE_LOW, EDGE_HIGH = 0.06, 0.94
 """Alphas beyond these become 0 and 1."""
 
@@ -71,7 +78,25 @@ class MatteModel:
         scale = torch.tensor([size[1] / width, size[0] / height] * 2)
         where = face_map((box * scale)[None], *size)
         both = torch.cat([small, where], dim=1).contiguous(memory_format=torch.channels_last)
-        return torch.sigmoid(self._network(both) * SHARPNESS)
+        alpha = torch.sigmoid(self._network(both) * SHARPNESS)
+        return torch.from_numpy(one_person(alpha[0, 0].numpy(), where[0, 0].numpy() > 0.5))[None, None]
+
+
+def one_person(alpha: npt.NDArray[np.float32], face: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """`alpha` [h,w] without pieces that do not hang together with `face` [h,w], small enclosed holes closed."""
+    solid = alpha > CONNECTED
+    pieces, _ = ndimage.label(solid)
+    touched = np.bincount(pieces[face & solid], minlength=2)
+    if touched[1:].sum() == 0:
+        return alpha
+    person = pieces == 1 + int(touched[1:].argmax())
+    near = ndimage.binary_dilation(person, iterations=FRINGE)
+    inside = person & (alpha > 0.7)
+    holes, count = ndimage.label(ndimage.binary_fill_holes(inside) & ~inside)
+    areas = np.bincount(holes.ravel(), minlength=count + 1)
+    small = np.flatnonzero(areas < LARGEST_HOLE * person.sum())
+    closed = (holes > 0) & np.isin(holes, small)
+    return np.where(closed, np.float32(1), np.where(near, alpha, np.float32(0))).astype(np.float32)
 
 
 def refine_alpha(image: Tensor, coarse: Tensor) -> Tensor:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from fourdface.perception.matting import MatteModel, face_map, guided_coefficients, matte_region, refine_alpha
+from fourdface.perception.matting import (
+    MatteModel,
+    face_map,
+    guided_coefficients,
+    matte_region,
+    one_person,
+    refine_alpha,
+)
 
 
 def test_guided_filter_recovers_a_linear_function_of_the_guide() -> None:
@@ -65,3 +72,18 @@ def test_alpha_outside_the_region_is_zero() -> None:
     assert alpha.shape == (400, 600)
     assert alpha[110, 110] == 1
     assert alpha[350, 550] == 0
+
+
+def test_one_person_drops_strangers_and_closes_small_holes() -> None:
+    alpha = np.zeros((100, 120), np.float32)
+    alpha[20:90, 20:60] = 0.9
+    alpha[40:44, 30:34] = 0.2  # a small hole
+    alpha[60:80, 35:50] = 0.1  # a gap that is real
+    alpha[20:90, 90:110] = 0.95  # somebody else
+    face = np.zeros_like(alpha, dtype=bool)
+    face[25:35, 30:40] = True
+    out = one_person(alpha, face)
+    assert out[20:90, 90:110].max() == 0
+    assert out[40:44, 30:34].min() == 1
+    assert out[70, 42] == np.float32(0.1)
+    np.testing.assert_array_equal(one_person(alpha, ~(alpha > 0.5)), alpha)
