@@ -75,7 +75,8 @@ def _sample_counts(scene: Scene) -> np.ndarray:
             np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1
         )
         largest = np.maximum(largest, area)
-    return np.clip(np.ceil(largest / spacing**2), 1, 40).astype(int)
+    number = np.clip(np.ceil(largest / spacing**2), 1, 40).astype(int)
+    return np.where(scene.face_regions["collar"], 0, number)
 
 
 def _triangle_points(index: np.ndarray, triangle: np.ndarray) -> np.ndarray:

@@ -91,7 +91,7 @@ def _mergeable(scene: Scene, foreground: np.ndarray, depth: np.ndarray, labels: 
 
 LID_LIFT = 0.0006
 """Metres by which the pixels of the lids lie in front of them, so that the lids' own skin shows only when stretched."""
-LASH_REACH = 0.03
+LASH_REACH = 0.02
 """Widths of the face beyond the eye's opening within which dark pixels are lashes."""
 
 
@@ -115,8 +115,11 @@ def _bind_pixels(scene: Scene, person: np.ndarray) -> tuple[np.ndarray, np.ndarr
     distance, nearest = ndimage.distance_transform_edt(~skin, return_indices=True)
     rows = np.arange(scene.view.height)[:, None]
     low = rows > rows_used[0] + 0.35 * np.ptp(rows_used)
-    near = person & (drawn < 0) & (distance < 0.035 * width) & low
-    labels = np.where(near, drawn[nearest[0], nearest[1]], labels)
+    beside = drawn[nearest[0], nearest[1]]
+    # only the face: the neck's lower triangles bend, and what hung beyond them would swing about
+    on_face = (scene.face_regions["face"] | scene.face_regions["ears"])[np.maximum(beside, 0)]
+    near = person & (drawn < 0) & (distance < 0.035 * width) & low & on_face
+    labels = np.where(near, beside, labels)
     return labels.astype(np.int32), skin, eyes
 
 
@@ -135,7 +138,7 @@ def _lashes(
     luminance = foreground @ np.array([0.299, 0.587, 0.114])
     around = (labels >= 0) & ~lids & ~eyes & (outside < 0.12 * width)
     usual = float(np.median(luminance[around])) if around.any() else 0.6
-    dark = lids & (outside <= max(1.5, LASH_REACH * width)) & (luminance < 0.78 * usual)
+    dark = lids & (outside <= max(1.5, LASH_REACH * width)) & (luminance < 0.66 * usual)
     lashes = edge | dark
     margin = _margin_vertices(scene, outside)
     if not lashes.any() or not len(margin):

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 
-RIM = 0.05
+RIM = 0.02
 """Depth, over the picture's longest side, to which the background goes on behind the person as its mirror image."""
 
 

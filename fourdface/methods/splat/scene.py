@@ -75,8 +75,12 @@ def make_scene(image: np.ndarray, matte: np.ndarray, view: View, model: HeadMode
     )  # fmt: skip
     faces = model.faces.numpy()
     regions = {name: mask.numpy()[faces].mean(1) > 0.5 for name, mask in model.regions.items()}
+    # where the neck hangs more on the torso than on the skull the photo shows collars and hair: the chain's business
+    regions["collar"] = model.skinning_weights.numpy()[faces, 0].mean(1) > 0.5
+    index = raster.face_index.numpy()
+    index = np.where((index >= 0) & regions["collar"][np.maximum(index, 0)], -1, index)
     return Scene(
-        image, matte, view, model, rig, vertices.numpy(), rig.faces.numpy(), raster.face_index.numpy(),
+        image, matte, view, model, rig, vertices.numpy(), rig.faces.numpy(), index,
         raster.depth_z.numpy(), regions,
     )  # fmt: skip
 
