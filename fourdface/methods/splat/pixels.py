@@ -91,7 +91,7 @@ def _mergeable(scene: Scene, foreground: np.ndarray, depth: np.ndarray, labels: 
 
 LID_LIFT = 0.0006
 """Metres by which the pixels of the lids lie in front of them, so that the lids' own skin shows only when stretched."""
-LASH_REACH = 0.02
+LASH_REACH = 0.025
 """Widths of the face beyond the eye's opening within which dark pixels are lashes."""
 
 
@@ -138,7 +138,7 @@ def _lashes(
     luminance = foreground @ np.array([0.299, 0.587, 0.114])
     around = (labels >= 0) & ~lids & ~eyes & (outside < 0.12 * width)
     usual = float(np.median(luminance[around])) if around.any() else 0.6
-    dark = lids & (outside <= max(1.5, LASH_REACH * width)) & (luminance < 0.66 * usual)
+    dark = lids & (outside <= max(1.5, LASH_REACH * width)) & (luminance < 0.7 * usual)
     lashes = edge | dark
     margin = _margin_vertices(scene, outside)
     if not lashes.any() or not len(margin):

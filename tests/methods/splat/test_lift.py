@@ -40,8 +40,9 @@ def shown(avatar: SplatAvatar, state) -> np.ndarray:
 
 
 def irises(picture: np.ndarray) -> np.ndarray:
-    """Pixels [H,W] of the irises' colour, which nothing else has."""
-    return np.linalg.norm(picture - IRIS_COLOUR, axis=-1) < 0.35
+    """Pixels [H,W] of the irises' colour, which nothing else above the shirt has."""
+    above = np.arange(len(picture))[:, None] < 0.7 * len(picture)
+    return (np.linalg.norm(picture - IRIS_COLOUR, axis=-1) < 0.35) & above
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
