@@ -14,7 +14,7 @@ from .lift import Bound, Lifted
 from .rig import HeadState, Rig
 from .surface import View
 
-SPLAT_DILATION = 0.15
+SPLAT_DILATION = 0.1
 """Variance in pixels^2 that the renderer adds to every Gaussian: less than the usual 0.3, because these are pixels."""
 
 

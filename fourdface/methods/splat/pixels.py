@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 from .scene import DETAILED, Layer, Scene, chain_level, pixel_covariances
 from .surface import Shell, blend_to_mesh
 
-PIXEL_SIGMA = 0.6
+PIXEL_SIGMA = 0.5
 """Deviation of a pixel's Gaussian in pixels, before the renderer's own dilation."""
 OPACITY = 0.97
 MERGE_RANGE = 0.06
