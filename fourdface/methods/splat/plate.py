@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-
 RIM = 0.02
 """Depth, over the picture's longest side, to which the background goes on behind the person as its mirror image."""
 
