@@ -10,6 +10,7 @@ from PIL import Image
 
 from fourdface.artifacts import Avatar
 from fourdface.media.image import decode_png
+from fourdface.methods.splat.restore import restore_avatar
 from support.calling import files, fourd, good, write_clip
 from support.lifted import tracked_photo
 from support.scenes import make_photo
@@ -47,10 +48,15 @@ def test_stdin_stdout_and_quiet(photo: Path) -> None:
 
 
 def test_the_same_photo_gives_the_same_avatar(tmp_path: Path, photo: Path) -> None:
-    good("lift", photo, "-o", tmp_path / "a.h5")
-    good("lift", photo, "-o", tmp_path / "b.h5")
+    """Up to the rounding of the matrix products, which depends on where in memory the numbers lie."""
+    pictures = []
+    for name in ("a.h5", "b.h5"):
+        good("lift", photo, "-o", tmp_path / name)
+        avatar = restore_avatar(Avatar.read(tmp_path / name))
+        pictures.append(avatar.render_u8(avatar.rig.source, avatar.plate_u8).astype(int))
     one, two = Avatar.read(tmp_path / "a.h5"), Avatar.read(tmp_path / "b.h5")
-    assert all(np.array_equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
+    assert np.allclose(one.shape, two.shape, atol=1e-3) and np.allclose(one.rotation, two.rotation, atol=1e-5)
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.02
 
 
 def test_a_large_photo_is_made_smaller(tmp_path: Path) -> None:
