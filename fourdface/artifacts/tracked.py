@@ -88,7 +88,9 @@ class Tracked(Artifact):
     world_to_camera: np.ndarray | None = array(
         "f4", "4,4", "rigid transform, OpenCV axes", units="metres", frame="world to camera", group="head"
     )
-    fit_residual: np.ndarray | None = array("f4", "T", "mean distance of the landmarks", units="pixels", group="head")
+    fit_residual: np.ndarray | None = array(
+        "f4", "T", "root mean square distance of the landmarks", units="face sizes", group="head"
+    )
 
     @property
     def rate(self) -> Fraction:

@@ -98,7 +98,9 @@ def sharpen_matte(image: np.ndarray, matte: np.ndarray) -> np.ndarray:
     axis = front - back
     contrast = np.linalg.norm(axis, axis=-1)
     position = ((image - back) * axis).sum(-1) / np.maximum(contrast**2, 1e-4)
-    trust = np.clip((contrast - 0.12) / 0.2, 0, 1) * near
+    # a third colour at the rim (hair between skin and background) lies beside that line, and says nothing
+    beside = np.linalg.norm(image - back - np.clip(position, 0, 1)[..., None] * axis, axis=-1)
+    trust = np.clip((contrast - 0.12) / 0.2, 0, 1) * np.clip(2 - 4 * beside / np.maximum(contrast, 1e-3), 0, 1) * near
     return ((1 - trust) * matte + trust * np.clip(position * 1.15 - 0.05, 0, 1)).astype(np.float32)
 
 
