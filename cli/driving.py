@@ -7,7 +7,6 @@ import dataclasses
 import json
 import logging
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +80,10 @@ def reenact_file(request: ReenactRequest, target: FrameTarget) -> None:
         width = canvas.width
         if request.side_by_side:
             width += _beside(opened.source.width, opened.source.height, canvas.height)
-        info = FrameInfo(width, canvas.height, opened.source.rate, provenance, opened.audio)
+        info = FrameInfo(
+            width, canvas.height, opened.source.rate, provenance, opened.audio,
+            variable_rate=opened.source.variable_rate or request.missing == "skip",
+        )  # fmt: skip
         items = _items(request, avatar, splat, opened, canvas)
         shown = progress(items, total=opened.total, label="reenact")
         count = write_frames(target, shown, info)
@@ -172,8 +174,7 @@ def _items(
         if request.side_by_side and frame.image_u8 is not None:
             beside = _beside(opened.source.width, opened.source.height, canvas.height)
             picture = np.concatenate([resize(frame.image_u8, beside, canvas.height), picture[..., :3]], 1)
-        time = frame.time if request.missing != "skip" else float(Fraction(k) / rate)
-        yield picture, time, camera.world_to_camera.numpy(), camera.intrinsics.numpy()
+        yield picture, frame.time, camera.world_to_camera.numpy(), camera.intrinsics.numpy()
 
 
 def _beside(width: int, height: int, target_height: int) -> int:

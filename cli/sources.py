@@ -46,7 +46,9 @@ def open_source(argument: str, rate: Fraction = Fraction(25)) -> Iterator[tuple[
             return
         reader = open_video(path, rate=rate)
         frames = ((frame.image_u8, frame.time) for frame in reader)
-        yield StageSource(frames, reader.width, reader.height, reader.rate, name, digest), reader.audio
+        uneven = reader.variable_rate
+        source = StageSource(frames, reader.width, reader.height, reader.rate, name, digest, variable_rate=uneven)
+        yield source, reader.audio
 
 
 def provenance_of(

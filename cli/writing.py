@@ -63,6 +63,8 @@ class FrameInfo:
     rate: Fraction
     provenance: Provenance
     audio: AudioTrack | None = None
+    variable_rate: bool = False
+    """Show every frame at its own time, as a driver of variable rate or with dropped frames needs."""
 
 
 Item = tuple["np.ndarray", float, "np.ndarray", "np.ndarray"]
@@ -99,11 +101,11 @@ def _write_video(target: FrameTarget, items: Iterable[Item], info: FrameInfo) ->
         destination = file if target.output.to_stdout else path
         with VideoWriter(
             destination, info.width, info.height, info.rate, audio=info.audio, metadata=metadata,
-            fragmented=target.output.to_stdout,
+            fragmented=target.output.to_stdout, variable_rate=info.variable_rate,
         ) as writer:  # fmt: skip
             count = 0
-            for picture, *_ in items:
-                writer.write(picture)
+            for picture, time, *_ in items:
+                writer.write(picture, time if info.variable_rate else None)
                 count += 1
     return count
 

@@ -27,8 +27,8 @@ class PreprocessOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """What is read: frames as (image_u8 [H,W,3], time in seconds), their size, rate, name and hash of the file, and
-    whether it is a still picture."""
+    """What is read: frames as (image_u8 [H,W,3], time in seconds), their size, rate, name and hash of the file,
+    whether it is a still picture, and whether the times (and not the rate) say when a frame is shown."""
 
     frames: Iterable[tuple[np.ndarray, float]]
     width: int
@@ -37,6 +37,7 @@ class Source:
     name: str
     sha256: str
     still: bool = False
+    variable_rate: bool = False
 
 
 def preprocess(

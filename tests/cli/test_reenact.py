@@ -12,6 +12,7 @@ from PIL import Image
 
 from fourdface.artifacts import Frames
 from fourdface.media.image import decode_png
+from fourdface.media.video import VideoReader
 from support.artifacts import make_tracked
 from support.calling import files, fourd, good, show, write_clip
 from support.lifted import avatar_artifact, talking_motion
@@ -177,6 +178,14 @@ def test_expression_scale(tmp_path: Path, avatar: Path, clip: Path) -> None:
 def test_frames_without_a_face(tmp_path: Path, avatar: Path, gappy: Path, missing: str, count: int) -> None:
     good("reenact", gappy, "--avatar", avatar, "--missing", missing, "-o", tmp_path / "out.mp4")
     assert len(show(tmp_path / "out.mp4").frames) == count
+
+
+def test_skipped_frames_leave_the_others_in_their_place(tmp_path: Path, avatar: Path, gappy: Path) -> None:
+    """Otherwise the driver's sound would run away from the picture."""
+    good("reenact", gappy, "--avatar", avatar, "--missing", "skip", "-o", tmp_path / "out.mp4")
+    times = [frame.time for frame in VideoReader(tmp_path / "out.mp4")]
+    wanted = [frame.time for frame in VideoReader(gappy) if frame.index not in (2, 3)]
+    assert times == pytest.approx(wanted, abs=1e-3)
 
 
 def test_a_missing_face_can_be_an_error(tmp_path: Path, avatar: Path, gappy: Path) -> None:
