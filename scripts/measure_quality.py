@@ -216,7 +216,7 @@ def views_command(multiview: Path, judge: str, judge_python: str, work: Path, ag
         own = Avatar.read(place / "a.h5").world_to_camera.astype(float)
         masks = [np.asarray(Image.open(folder / str(f["fg_mask_path"])).convert("L")) > 127 for f in frames]
         best: tuple[float, list[np.ndarray], float] = (-1.0, [], 1.0)
-        for scale in np.arange(0.55, 1.0, 0.05):
+        for scale in np.arange(0.8, 1.35, 0.05):
             pictures = render_views(place, cameras, source, own, intrinsics, masks[0].shape, float(scale))
             score = float(np.mean([iou(p[..., 3] > 127, m) for p, m in zip(pictures, masks, strict=True)]))
             if score > best[0]:
