@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -83,11 +84,18 @@ class BuildWithKernels(build_py):
             return
         build = native_build()
         base = ROOT if self.editable_mode else Path(self.build_lib)
+        folder = base / "fourdface" / "ops"
+        self._attempt("CPU", build.build_library, folder / build.LIBRARY_NAME)
+        if os.environ.get("FOURD_CUDA", "1") != "0" and build.find_nvcc() is not None:
+            self._attempt("CUDA", build.build_cuda_library, folder / build.CUDA_LIBRARY_NAME)
+
+    def _attempt(self, kind: str, builder: Callable[[Path, Path], None], library: Path) -> None:
+        """Build one library; a failure is a warning, never the end of an installation."""
         try:
-            build.build_library(base / "fourdface" / "ops" / build.LIBRARY_NAME, ROOT / "cuda")
-        except (build.BuildError, OSError) as error:
+            builder(library, ROOT / "cuda")
+        except Exception as error:
             self.warn(
-                f"the native kernels were not built ({error}): fourd runs on the torch reference, see `fourd doctor`"
+                f"the native {kind} kernels were not built ({error}): fourd runs without them, see `fourd doctor`"
             )
 
 
@@ -130,7 +138,7 @@ setup(
     package_data={
         "fourdface": ["py.typed"],
         "fourdface.assets": ["registry.yaml", "files/*"],
-        "fourdface.cuda": ["*.h", "*.inl", "*.cpp", "*.cu"],
+        "fourdface.cuda": ["*.h", "*.inl", "*.cpp", "*.cu", "*.cuh"],
     },
     install_requires=CORE,
     extras_require=EXTRAS,

@@ -54,6 +54,7 @@ def examine() -> dict[str, Any]:
         "optional_packages": {name: _version(name) for name in OPTIONAL_PACKAGES},
         "compute": _compute(problems),
         "native": _guarded("fourdface.ops._native", "status", problems),
+        "native_cuda": _guarded("fourdface.ops._native", "cuda_status", problems),
         "perception": _perception(problems),
         "gaussians": _gaussians(),
         "asset_folder": str(asset_folder()),
@@ -137,6 +138,9 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"GPU         {compute.get('gpu') or 'none'}")
     built = f"{native.get('instruction_set')}, {native.get('reason')}" if native.get("built") else native.get("reason")
     click.echo(f"native CPU  {'yes' if native.get('built') else 'no'}: {built}")
+    cuda = report["native_cuda"]
+    state = "used" if cuda.get("used") else "built, not used" if cuda.get("built") else "no"
+    click.echo(f"native CUDA {state}: {cuda.get('reason')}")
     for part in ("gaussians", "perception"):
         click.echo(f"{part:<11} {report[part]['used']}")
         for name, why in report[part]["backends"].items():

@@ -1,9 +1,9 @@
-"""Find, load and describe the native CPU library; shape checks and pointers for the ops.
+"""Find, load, call and describe the native libraries (CPU and CUDA); shape checks and pointers for the ops.
 
-The library is plain C over raw pointers, so it knows nothing of torch or Python. It is looked for beside this file
-(built by setup.py), then in the user's cache, where it is built on first use if a compiler is there. Without it
-every op runs on its torch reference. FOURD_NATIVE=0 switches it off; FOURD_NATIVE=FILE takes that library (such as a
-sanitizer build).
+The libraries are plain C over raw pointers, so they know nothing of torch or Python. Each is looked for beside this
+file (built by setup.py), then in the user's cache, where it is built on first use if a compiler is there. Without it
+every op runs on its torch reference. FOURD_NATIVE=0 switches the CPU library off and FOURD_CUDA=0 the CUDA one; a
+path instead of 0 takes that library (such as a sanitizer build).
 """
 
 from __future__ import annotations
@@ -18,15 +18,27 @@ from pathlib import Path
 
 import torch
 
-from fourdface.ops._build import LIBRARY_NAME, BuildError, build_library, source_hash
+from fourdface.ops._build import (
+    CPU,
+    CUDA,
+    CUDA_LIBRARY_NAME,
+    LIBRARY_NAME,
+    BuildError,
+    Target,
+    build_cuda_library,
+    build_library,
+    source_hash,
+)
 
 logger = logging.getLogger(__name__)
 
 BAD_INDEX = 2
+CUDA_FAILED = 4
 _STATUS_TEXT = {
     1: "out of memory",
     BAD_INDEX: "an index is out of range",
     3: "an argument is out of range",
+    CUDA_FAILED: "the GPU reported an error",
 }
 
 
@@ -48,16 +60,48 @@ def library() -> ctypes.CDLL | None:
     return _load().library
 
 
-def require_library() -> ctypes.CDLL:
-    """Return the CPU library; raises NativeUnavailable with the reason."""
-    loaded = _load()
+def cuda_library() -> ctypes.CDLL | None:
+    """Return the loaded CUDA library, or None when there is no GPU, it is switched off or cannot be had."""
+    return _load_cuda().library
+
+
+def usable(device: torch.device) -> bool:
+    """Say whether native kernels are there for tensors on `device` (cpu or cuda)."""
+    found = cuda_library() if device.type == "cuda" else library() if device.type == "cpu" else None
+    return found is not None
+
+
+def require_library(device: torch.device | None = None) -> ctypes.CDLL:
+    """Return the library for `device` (the CPU without one); raises NativeUnavailable with the reason."""
+    on_cuda = device is not None and device.type == "cuda"
+    loaded = _load_cuda() if on_cuda else _load()
     if loaded.library is None:
-        raise NativeUnavailable(f"the native CPU kernels are not available: {loaded.reason}; use backend='reference'")
+        kind = "CUDA" if on_cuda else "CPU"
+        raise NativeUnavailable(
+            f"the native {kind} kernels are not available: {loaded.reason}; use backend='reference'"
+        )
     return loaded.library
 
 
+def run(op: str, arguments: ctypes.Structure, device: torch.device) -> None:
+    """Call a kernel on the device where its tensors are.
+
+    `arguments` is the structure of cuda/OP.h. On the CPU that is `fourd_OP(arguments)`; on CUDA
+    `fourd_OP_cuda(arguments, stream)` on torch's current stream, which returns before the work is done. Raises
+    NativeUnavailable, MemoryError, ValueError (bad index or argument) or RuntimeError (the GPU).
+    """
+    lib = require_library(device)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            stream = ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
+            code = lib[f"fourd_{op}_cuda"](ctypes.byref(arguments), stream)
+    else:
+        code = lib[f"fourd_{op}"](ctypes.byref(arguments))
+    check_status(code, op)
+
+
 def status() -> dict[str, object]:
-    """Say what is used and why, for `fourd doctor`: built, path, instruction_set, threads, reason."""
+    """Say what the CPU library is and why, for `fourd doctor`: built, path, instruction_set, threads, reason."""
     loaded = _load()
     lib = loaded.library
     return {
@@ -65,6 +109,22 @@ def status() -> dict[str, object]:
         "path": str(loaded.path) if loaded.path else None,
         "instruction_set": lib.fourd_instruction_set().decode() if lib else None,
         "threads": thread_count() if lib else 0,
+        "reason": loaded.reason,
+    }
+
+
+def cuda_status() -> dict[str, object]:
+    """Say what the CUDA library is and why, for `fourd doctor`: built, path, reason.
+
+    Without a GPU nothing is loaded: `built` then says whether the file is there for a machine that has one.
+    """
+    loaded = _load_cuda()
+    installed = Path(__file__).with_name(CUDA_LIBRARY_NAME)
+    path = loaded.path or (installed if installed.is_file() else None)
+    return {
+        "used": loaded.library is not None,
+        "built": path is not None,
+        "path": str(path) if path else None,
         "reason": loaded.reason,
     }
 
@@ -93,37 +153,54 @@ def cache_directory() -> Path:
 
 @lru_cache(maxsize=1)
 def _load() -> _Loaded:
-    choice = os.environ.get("FOURD_NATIVE", "1")
-    if choice == "0":
-        return _Loaded(None, None, "switched off by FOURD_NATIVE=0")
-    if choice not in ("", "1"):
-        library, problem = _open(Path(choice), None)
-        loaded = _Loaded(library, Path(choice) if library else None, problem or "named by FOURD_NATIVE")
-    else:
-        loaded = _find_or_build()
-    if loaded.library is None:
+    loaded = _chosen("FOURD_NATIVE", CPU, Path(__file__).with_name(LIBRARY_NAME))
+    if loaded.library is None and os.environ.get("FOURD_NATIVE") != "0":  # asked for: no warning
         logger.warning("native CPU kernels not available (%s): using the slower torch reference", loaded.reason)
     return loaded
 
 
-def _find_or_build() -> _Loaded:
-    sources = source_directory()
+@lru_cache(maxsize=1)
+def _load_cuda() -> _Loaded:
+    if not torch.cuda.is_available():
+        return _Loaded(None, None, "torch sees no CUDA device")
+    loaded = _chosen("FOURD_CUDA", CUDA, Path(__file__).with_name(CUDA_LIBRARY_NAME))
+    if loaded.library is None and os.environ.get("FOURD_CUDA") != "0":  # asked for: no warning
+        logger.warning("native CUDA kernels not available (%s): using the slower torch reference", loaded.reason)
+    return loaded
+
+
+def _chosen(variable: str, target: Target, installed: Path) -> _Loaded:
+    """Load what the environment asks for: nothing (0), a file, or the installed library."""
+    choice = os.environ.get(variable, "1")
+    if choice == "0":
+        return _Loaded(None, None, f"switched off by {variable}=0")
+    if choice in ("", "1"):
+        return _find_or_build(target, installed)
+    library, problem = _open(Path(choice), None)
+    return _Loaded(library, Path(choice) if library else None, problem or f"named by {variable}")
+
+
+def _find_or_build(target: Target, installed: Path) -> _Loaded:
+    folder = source_directory()
     try:
-        wanted = source_hash(sources) if sources else None
+        wanted = source_hash(folder, target) if folder else None
     except (BuildError, OSError) as error:
         return _Loaded(None, None, str(error))
-    installed = Path(__file__).with_name(LIBRARY_NAME)
     library, problem = _open(installed, wanted)
     if library is not None:
         return _Loaded(library, installed, "built at install")
-    if sources is None or wanted is None:
-        return _Loaded(None, None, f"{problem}, and the C++ sources are not installed")
-    cached = cache_directory() / f"{Path(LIBRARY_NAME).stem}-{wanted}.so"
+    if folder is None or wanted is None:
+        return _Loaded(None, None, f"{problem}, and the sources are not installed")
+    cached = cache_directory() / f"{Path(target.library).stem}-{wanted}.so"
     library, _ = _open(cached, wanted)
     if library is not None:
         return _Loaded(library, cached, "built on first use")
     try:
-        build_library(cached, sources)
+        if target is CUDA:  # for this machine's device only: seconds instead of minutes
+            major, minor = torch.cuda.get_device_capability()
+            build_cuda_library(cached, folder, (10 * major + minor,))
+        else:
+            build_library(cached, folder)
     except (BuildError, OSError) as error:
         return _Loaded(None, None, str(error))
     library, problem = _open(cached, wanted)
@@ -137,8 +214,9 @@ def _open(path: Path, wanted: str | None) -> tuple[ctypes.CDLL | None, str]:
     try:
         lib = ctypes.CDLL(str(path))
         lib.fourd_source_hash.restype = ctypes.c_char_p
-        lib.fourd_instruction_set.restype = ctypes.c_char_p
         found = lib.fourd_source_hash().decode()
+        if hasattr(lib, "fourd_instruction_set"):
+            lib.fourd_instruction_set.restype = ctypes.c_char_p
     except (OSError, AttributeError) as error:
         return None, f"{path} does not load: {error}"
     if wanted is not None and found != wanted:
@@ -151,6 +229,8 @@ def check_status(code: int, op: str) -> None:
     if code == 0:
         return
     message = f"{op}: {_STATUS_TEXT.get(code, f'native error {code}')}"
+    if code == CUDA_FAILED:
+        raise RuntimeError(message)
     raise MemoryError(message) if code == 1 else ValueError(message)
 
 
