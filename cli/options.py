@@ -27,9 +27,9 @@ def output_options(what: str) -> Callable[[F], F]:
 
 def avatar_option(function: F) -> F:
     """`--avatar FILE`, by default "-"; the command receives `avatar`."""
-    return click.option(
-        "--avatar", default="-", metavar="FILE", help="The avatar artifact (default: standard input)."
-    )(function)
+    return click.option("--avatar", default="-", metavar="FILE", help="The avatar artifact (default: standard input).")(
+        function
+    )
 
 
 def size_option(default: int = 512) -> Callable[[F], F]:

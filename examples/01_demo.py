@@ -1,8 +1,8 @@
 """The main job: one photo becomes a talking head. Writes out.mp4 and a contact sheet, out.png.
 
-    python examples/01_demo.py                                   # NASA's portrait of Eileen Collins, driven by a clip
-                                                                 # of a person that does not exist
-    python examples/01_demo.py --photo me.jpg --drive clip.mp4   # your own
+python examples/01_demo.py                                   # NASA's portrait of Eileen Collins, driven by a clip
+                                                             # of a person that does not exist
+python examples/01_demo.py --photo me.jpg --drive clip.mp4   # your own
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pose an avatar and write its Gaussians as a .ply that other viewers of Gaussian splats open.
 
-    fourd lift me.jpg -o me.h5
-    python examples/05_export_ply.py me.h5 -o me.ply --set jawOpen=0.4 --set mouthSmileLeft=0.6
+fourd lift me.jpg -o me.h5
+python examples/05_export_ply.py me.h5 -o me.ply --set jawOpen=0.4 --set mouthSmileLeft=0.6
 """
 
 from __future__ import annotations

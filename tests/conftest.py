@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from support.folders import data_folder
+
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-
-
-def data_folder() -> Path:
-    """Folder of real photos and clips: FOURD_TEST_DATA, by default ../shared/data beside the repository."""
-    return Path(os.environ.get("FOURD_TEST_DATA") or ROOT.parent / "shared" / "data")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

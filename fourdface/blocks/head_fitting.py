@@ -264,9 +264,7 @@ class HeadFitter:
     def _residual(self, state: _State, points: Tensor, scale: Tensor) -> Tensor:
         return (self._project(state)[0] - points) * (100 / scale)[:, None, None]
 
-    def _step(
-        self, state: _State, points: Tensor, coefficients: Tensor, scale: Tensor, held: Tensor | None
-    ) -> _State:
+    def _step(self, state: _State, points: Tensor, coefficients: Tensor, scale: Tensor, held: Tensor | None) -> _State:
         jacobian, residual = self._system(state, points, scale, held is not None)
         frame_size = 58
         frame_jacobian, shared_jacobian = jacobian[..., :frame_size], jacobian[..., frame_size:]

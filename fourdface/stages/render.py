@@ -91,9 +91,7 @@ def render_frames(
         yield render_one(avatar, state, camera, background_u8)
 
 
-def render_one(
-    avatar: SplatAvatar, state: HeadState, camera: Camera, background_u8: np.ndarray | None
-) -> np.ndarray:
+def render_one(avatar: SplatAvatar, state: HeadState, camera: Camera, background_u8: np.ndarray | None) -> np.ndarray:
     """See `render_frames`."""
     if background_u8 is not None:
         behind = np.ascontiguousarray(resize(background_u8, camera.width, camera.height))

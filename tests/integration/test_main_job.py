@@ -63,9 +63,7 @@ def landmark_error(a: list[Face | None], b: list[Face | None]) -> float:
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["woman_expressions", "man_glasses"])
-def test_self_reenactment_follows_the_clip(
-    tmp_path: Path, test_data: Path, perception: Perception, name: str
-) -> None:
+def test_self_reenactment_follows_the_clip(tmp_path: Path, test_data: Path, perception: Perception, name: str) -> None:
     """A clip's first frame, moved as the clip goes on: nearer to the clip than the still picture is, in every way."""
     pictures = shorten(test_data / "driving" / f"{name}.mp4", tmp_path / "drive.mp4")
     Image.fromarray(pictures[0]).save(tmp_path / "in.png")

@@ -50,9 +50,7 @@ def files(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def write_clip(
-    path: Path, pictures: Sequence[np.ndarray], rate: Fraction | int = 25, sound: bool = False
-) -> Path:
+def write_clip(path: Path, pictures: Sequence[np.ndarray], rate: Fraction | int = 25, sound: bool = False) -> Path:
     """An H.264 clip of pictures [H,W,3] uint8, with a tone of its length where `sound`."""
     height, width = pictures[0].shape[:2]
     with av.open(str(path), "w") as output:

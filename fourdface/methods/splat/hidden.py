@@ -71,9 +71,7 @@ def _sample_counts(scene: Scene) -> np.ndarray:
     for expression in (source.expression, torch.zeros(52), moved):
         state = HeadState(expression, source.rotation, source.translation, source.eyes, source.jaw)
         corners = rig.pose(state).numpy()[scene.model.faces.numpy()]
-        area = 0.5 * np.linalg.norm(
-            np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1
-        )
+        area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
         largest = np.maximum(largest, area)
     number = np.clip(np.ceil(largest / spacing**2), 1, 40).astype(int)
     return np.where(scene.face_regions["collar"], 0, number)

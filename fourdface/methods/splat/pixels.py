@@ -16,9 +16,7 @@ MERGE_RANGE = 0.06
 """Largest difference of colour in a 2x2 cell that one Gaussian replaces."""
 
 
-def pixel_layer(
-    scene: Scene, shell: Shell, foreground: np.ndarray
-) -> tuple[Layer, np.ndarray, np.ndarray, np.ndarray]:
+def pixel_layer(scene: Scene, shell: Shell, foreground: np.ndarray) -> tuple[Layer, np.ndarray, np.ndarray, np.ndarray]:
     """Gaussians of all matte pixels, with their flat pixel index [P] and cell size [P]; also the head triangle of
     each pixel [H,W] (-1: on the chain)."""
     view = scene.view

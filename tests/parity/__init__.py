@@ -1,0 +1,1 @@
+"""Weights and inputs made by rule, for tests against numbers of the papers' own code."""
