@@ -1,7 +1,8 @@
-"""`fourd assets`: list, locate, fetch, add and verify model files, and show their licences."""
+"""`fourd assets`: list, locate, fetch, add, import and verify model files, and show their licences."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from fourdface.assets import Asset, asset_path, get_asset, load_registry, place_of
 from fourdface.assets.fetch import add_asset, fetch_asset
+from fourdface.assets.importer import import_file
 from fourdface.assets.licences import accepted_licences
 from fourdface.assets.verify import verify_asset
 from fourdface.cli.options import json_option
@@ -62,6 +64,20 @@ def fetch_command(asset_ids: tuple[str, ...], accept_licence: bool) -> None:
 def add_command(asset_id: str, file: Path, accept_licence: bool) -> None:
     """Take your own FILE as asset ID (for those that their publishers hand out after registration)."""
     click.echo(add_asset(get_asset(asset_id), file, accept_licence=accept_licence))
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--as", "as_id", metavar="ID", help="Which asset it is, where several have the same structure.")
+@click.option("--overwrite", is_flag=True, help="Replace what was imported as this asset before.")
+def import_command(file: Path, as_id: str | None, overwrite: bool) -> None:
+    """Convert a published checkpoint or head model FILE into safetensors; nothing in it is executed."""
+    done = import_file(file, as_id=as_id, overwrite=overwrite)
+    what = f"{done.asset.id}: {done.tensors} tensors, {done.numbers} numbers" if done.tensors else done.asset.id
+    use = "any use" if done.asset.commercial_use else "no commercial use"
+    state = "imported" if done.written else "was imported before, nothing changed"
+    logging.getLogger(__name__).info("%s; %s; licence: %s (%s)", what, state, done.asset.licence, use)
+    click.echo(done.place)
 
 
 @command.command("verify")

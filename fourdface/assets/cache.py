@@ -57,7 +57,7 @@ def missing_message(asset: Asset) -> str:
         )
     accept = " --accept-licence" if asset.needs_acceptance else ""
     fetch = (f"run `fourd assets fetch {asset.id}{accept}` ({asset.licence})",)
-    steps = asset.steps or (fetch if asset.kind == "open" else (f"get {asset.file} from {asset.source}", _add(asset)))
+    steps = asset.steps or (fetch if asset.kind == "open" else (f"get its file from {asset.source}", _add(asset)))
     numbered = "; ".join(f"({number}) {step}" for number, step in enumerate(steps, 1))
     chosen = os.environ.get("FOURD_ASSETS")
     setting = "$FOURD_ASSETS" if chosen else "$FOURD_ASSETS is not set"
@@ -65,6 +65,8 @@ def missing_message(asset: Asset) -> str:
 
 
 def _add(asset: Asset) -> str:
+    if asset.converted:
+        return f"run `fourd assets import FILE --as {asset.id}`"
     return f"run `fourd assets add {asset.id} {asset.file} --accept-licence`"
 
 

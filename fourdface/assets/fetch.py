@@ -61,6 +61,8 @@ def add_asset(asset: Asset, file: Path, *, accept_licence: bool = False) -> Path
     """Copy the user's own file to the place of an asset, after the same checks; returns the new path."""
     if asset.kind == "embedded":
         raise UsageError(f"{asset.id} is part of fourd and cannot be replaced")
+    if asset.converted:
+        raise UsageError(f"{asset.id} is converted from its publisher's file: run `fourd assets import {file}`")
     if not file.is_file():
         raise FourdError(f"{file} does not exist or is not a file")
     require_acceptance(asset, accept=accept_licence)

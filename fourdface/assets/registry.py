@@ -34,11 +34,23 @@ class Asset:
     bytes: int | None = None
     url: str | None = None
     steps: tuple[str, ...] = ()
+    structure: str | None = None
+    """Set for what `fourd assets import` converts: the structure by which a file is recognised (manifests.py)."""
+    hints: tuple[str, ...] = ()
+    """Parts of file names that tell assets of the same structure apart."""
+
+    @property
+    def converted(self) -> bool:
+        """Whether the file in the asset folder was written by `fourd assets import`, and is not the publisher's."""
+        return self.structure is not None and self.file.endswith(".safetensors")
 
     @property
     def needs_acceptance(self) -> bool:
-        """Whether the licence must be accepted once: everything gated, and everything not free for any use."""
-        return self.kind == "gated" or (self.kind == "open" and not self.commercial_use)
+        """Whether the licence must be accepted once: everything gated, and everything not free for any use.
+
+        Not for what is imported: the user brings the file, and its licence is shown and stays with it.
+        """
+        return (self.kind == "gated" and not self.converted) or (self.kind == "open" and not self.commercial_use)
 
 
 def load_registry() -> dict[str, Asset]:
@@ -79,7 +91,8 @@ def _parse(asset_id: Any, entry: Any, path: Path) -> Asset:
     if not isinstance(asset_id, str) or _ID.fullmatch(asset_id) is None or not isinstance(entry, dict):
         raise FourdError(f"{where} is not an entry: ids are small letters, digits, - and .")
     values = {("kind" if key == "class" else key): value for key, value in entry.items()}
-    values["steps"] = tuple(values.get("steps") or ())
+    for key in ("steps", "hints"):
+        values[key] = tuple(values.get(key) or ())
     try:
         asset = Asset(id=asset_id, **values)
     except TypeError as error:
@@ -105,6 +118,8 @@ def _problem(asset: Asset) -> str | None:
         return "sha256 must be 64 hexadecimal digits or null"
     if asset.bytes is not None and (not isinstance(asset.bytes, int) or asset.bytes < 0):
         return "bytes must be a whole number or null"
+    if asset.structure is not None and (asset.kind != "gated" or not isinstance(asset.structure, str)):
+        return "only a gated asset has a structure, and it is text"
     if (asset.kind == "open") != isinstance(asset.url, str):
         return "an open asset has a url, and no other has one"
     return None

@@ -122,7 +122,8 @@ def test_the_packaged_registry_is_sound() -> None:
         if asset.kind == "open":
             assert asset.url and asset.url.startswith("https://") and asset.sha256
         if asset.kind == "gated":
-            assert asset.steps and any(f"fourd assets add {asset.id} " in step for step in asset.steps)
+            verb = "import " if asset.converted else f"add {asset.id} "
+            assert asset.steps and any(f"fourd assets {verb}" in step for step in asset.steps)
 
 
 def test_embedded_assets_are_here_and_pinned() -> None:
