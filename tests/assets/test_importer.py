@@ -69,5 +69,5 @@ def test_import_then_load(tmp_path: Path) -> None:
     assert same(load_weights("osg-decoder", "osg-decoder"), tensors)
     assert load_record("osg-decoder")["settings"]["init_kwargs"] == {"a": 1, "f": [2, None]}
     assert load_extras("osg-decoder") == {}
-    with pytest.raises(FourdError, match="does not fit: .* is missing"):
+    with pytest.raises(FourdError, match=r"does not fit: .* is missing"):
         load_weights("osg-decoder", "bfm2flame")
