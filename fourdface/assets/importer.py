@@ -22,7 +22,7 @@ from fourdface.assets.cache import locked, place_of, sha256_of
 from fourdface.assets.formats.arrays import Array
 from fourdface.assets.formats.errors import FormatError
 from fourdface.assets.formats.opening import open_weights
-from fourdface.assets.formats.safetensors_files import write_safetensors
+from fourdface.assets.formats.safetensors_files import require_finite, write_safetensors
 from fourdface.assets.recognise import Recognised, recognise
 from fourdface.assets.registry import Asset, get_asset, load_registry
 from fourdface.errors import FourdError
@@ -51,6 +51,8 @@ def import_file(path: Path, *, as_id: str | None = None, overwrite: bool = False
     """
     try:
         found = recognise(open_weights(path))
+        require_finite({**found.tensors, **found.extras})
+        require_finite(found.discriminator.tensors if found.discriminator else {})
     except FormatError as error:
         raise FourdError(f"{path} was refused: {error}") from error
     asset = choose_asset(found.structure, path.name, as_id)
@@ -68,8 +70,6 @@ def import_file(path: Path, *, as_id: str | None = None, overwrite: bool = False
             raise FourdError(f"{asset.id} was imported before{before} ({place}); --overwrite replaces it")
         try:
             _write(asset, folder, path, found, source)
-        except FormatError as error:
-            raise FourdError(f"{path} was refused: {error}") from error
         except OSError as error:
             raise FourdError(f"cannot write in {folder}: {error.strerror or error}") from error
     return Imported(asset, place, True, len(found.tensors), numbers)

@@ -7,7 +7,7 @@ class FormatError(ValueError):
     """A file that is damaged, hostile or of another kind; the text completes the sentence "FILE was refused: ..."."""
 
 
-MOST_OPCODES = 600_000
+MOST_OPCODES = 500_000
 """Pickle opcodes of one file, nested pickles included. The largest known checkpoint needs a quarter of it."""
 MOST_DIMENSIONS = 8
 

@@ -24,12 +24,30 @@ LARGEST_INTEGER_BYTES = 255
 DEEPEST_MARKS = 2000
 KEPT_AS_VIEW = 4096
 """Byte strings longer than this stay views of the file."""
+HOSTILE_MODULES = frozenset(
+    (
+        *("os", "posix", "nt", "subprocess", "commands", "sys", "pty", "shutil", "socket", "ssl", "urllib"),
+        *("urllib2", "http", "ftplib", "smtplib", "webbrowser", "runpy", "importlib", "imp", "ctypes"),
+        *("cffi", "pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"),
+        *("types", "inspect", "code", "codeop", "timeit", "pdb", "bdb", "trace", "profile", "cProfile"),
+        *("pydoc", "doctest", "operator", "_operator", "asyncio", "multiprocessing", "threading", "_thread"),
+        *("signal", "tempfile", "pip", "platform", "gc", "atexit", "site", "pkgutil", "zipimport"),
+    )
+)
+"""Top-level modules that no weight file refers to. Nothing of them could run here; naming one is reason to refuse."""
+HARMLESS_BUILTINS = frozenset(
+    (
+        *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "getattr", "int", "list"),
+        *("long", "object", "range", "set", "slice", "str", "tuple", "type", "unicode", "xrange", "NoneType"),
+        *("Ellipsis"),
+    )
+)
 _PIECE = 1 << 12
 _CHECK_EVERY = 1 << 10
 _HIGHEST_PROTOCOL = 5
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Global:
     """The name of something that Python's unpickler would import."""
 
@@ -50,7 +68,7 @@ class PersistentId:
     value: Any
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Stub:
     """A call that was never made: what would have been called, with what, and what was put into the result."""
 
@@ -120,7 +138,7 @@ class _Machine:
         """The next `count` bytes, as a view."""
         left = len(self.data) - self.position
         if not 0 <= count <= left:
-            raise FormatError(f"its pickle announces {count} bytes where {left} are left")
+            raise FormatError(f"its pickle announces {count} bytes where {left} are left: it is cut off or forged")
         self.position += count
         return self.data[self.position - count : self.position]
 
@@ -212,7 +230,10 @@ class _Machine:
         self.push(_decoded(self.take(count), "utf-8"))
 
     def text_line(self) -> None:
-        self.push(_decoded(self.line(), "raw-unicode-escape"))
+        try:
+            self.push(codecs.raw_unicode_escape_decode(self.line())[0])
+        except ValueError:
+            raise FormatError("its pickle has text that does not decode") from None
 
     def old_string(self, count: int) -> None:
         """A string of Python 2, which may be text or bytes: text in latin-1 unless it is long."""
@@ -301,13 +322,13 @@ class _Machine:
 
     def global_lines(self) -> None:
         module, name = self.line(), self.line()
-        self.push(Global(_decoded(module, "utf-8"), _decoded(name, "utf-8")))
+        self.push(_inert(_decoded(module, "utf-8"), _decoded(name, "utf-8")))
 
     def stack_global(self) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise FormatError("its pickle names a global by what is no text")
-        self.push(Global(module, name))
+        self.push(_inert(module, name))
 
     def call(self, *, with_keywords: bool = False) -> None:
         """REDUCE, NEWOBJ and NEWOBJ_EX alike: note the call, make none."""
@@ -320,7 +341,7 @@ class _Machine:
     def old_instance(self) -> None:
         """INST: class by name, arguments since the mark."""
         module, name = self.line(), self.line()
-        callee = Global(_decoded(module, "utf-8"), _decoded(name, "utf-8"))
+        callee = _inert(_decoded(module, "utf-8"), _decoded(name, "utf-8"))
         self.push(Stub(callee, tuple(self.pop_mark())))
 
     def old_object(self) -> None:
@@ -345,6 +366,15 @@ class _Machine:
 
     def refuse_buffer(self) -> NoReturn:
         raise FormatError("its pickle refers to a buffer outside of the file")
+
+
+def _inert(module: str, name: str) -> Global:
+    """A global by name; FormatError for one that only an attack names."""
+    found = Global(module, name)
+    builtin = module in ("builtins", "__builtin__") and name not in HARMLESS_BUILTINS
+    if builtin or module.split(".", 1)[0] in HOSTILE_MODULES:
+        raise FormatError(f"its pickle asks for {found.path[:80]}, which runs code and which no weight file needs")
+    return found
 
 
 def _decoded(data: bytes | memoryview, encoding: str) -> str:

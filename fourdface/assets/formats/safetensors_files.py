@@ -65,8 +65,10 @@ def _tensor(name: str, entry: Any, body: memoryview) -> Array:
 def write_safetensors(file: IO[bytes], tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
     """Write tensors in the order of their names and return the SHA-256 of what was written.
 
-    Raises:
-        FormatError: a tensor has numbers that are not finite; the file is then incomplete.
+    Args:
+        file: open for writing bytes, at its beginning.
+        tensors: by name, in any layout; they are written as contiguous little-endian numbers.
+        metadata: text by name.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
@@ -86,8 +88,6 @@ def write_safetensors(file: IO[bytes], tensors: Mapping[str, Array], metadata: M
     put(len(text).to_bytes(8, "little") + text)
     for name in sorted(tensors):
         for piece in _pieces(tensors[name].data):
-            if not _finite(tensors[name].code, piece):
-                raise FormatError(f"the tensor {name[:80]!r} has numbers that are not finite")
             put(piece.view(np.uint8).data)
     return digest.hexdigest()
 
@@ -105,6 +105,13 @@ def _pieces(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
             yield from _pieces(part)
     else:
         yield np.ascontiguousarray(values).reshape(-1)
+
+
+def require_finite(tensors: Mapping[str, Array]) -> None:
+    """Raise FormatError that names a tensor with numbers that are not finite."""
+    for name, array in tensors.items():
+        if not all(_finite(array.code, piece) for piece in _pieces(array.data)):
+            raise FormatError(f"the tensor {name[:80]!r} has numbers that are not finite")
 
 
 def _finite(code: str, values: npt.NDArray[Any]) -> bool:
