@@ -70,9 +70,10 @@ def add_command(asset_id: str, file: Path, accept_licence: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--as", "as_id", metavar="ID", help="Which asset it is, where several have the same structure.")
 @click.option("--overwrite", is_flag=True, help="Replace what was imported as this asset before.")
-def import_command(file: Path, as_id: str | None, overwrite: bool) -> None:
+@accept_option
+def import_command(file: Path, as_id: str | None, overwrite: bool, accept_licence: bool) -> None:
     """Convert a published checkpoint or head model FILE into safetensors; nothing in it is executed."""
-    done = import_file(file, as_id=as_id, overwrite=overwrite)
+    done = import_file(file, as_id=as_id, overwrite=overwrite, accept_licence=accept_licence)
     what = f"{done.asset.id}: {done.tensors} tensors, {done.numbers} numbers" if done.tensors else done.asset.id
     use = "any use" if done.asset.commercial_use else "no commercial use"
     state = "imported" if done.written else "was imported before, nothing changed"

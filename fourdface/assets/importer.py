@@ -23,6 +23,7 @@ from fourdface.assets.formats.arrays import Array
 from fourdface.assets.formats.errors import FormatError
 from fourdface.assets.formats.opening import open_weights
 from fourdface.assets.formats.safetensors_files import require_finite, write_safetensors
+from fourdface.assets.licences import require_acceptance
 from fourdface.assets.recognise import Recognised, recognise
 from fourdface.assets.registry import Asset, get_asset, load_registry
 from fourdface.errors import FourdError
@@ -42,12 +43,14 @@ class Imported:
     numbers: int
 
 
-def import_file(path: Path, *, as_id: str | None = None, overwrite: bool = False) -> Imported:
+def import_file(
+    path: Path, *, as_id: str | None = None, overwrite: bool = False, accept_licence: bool = False
+) -> Imported:
     """Recognise a foreign weight file and convert it into its place in the asset folder.
 
     Importing the same file again changes nothing. Raises FourdError, and writes nothing, for a file that is unknown,
     damaged or hostile, that fits several assets where `as_id` does not say which, or where another file was imported
-    before and `overwrite` is not set.
+    before and `overwrite` is not set; UsageError where the publisher's own file is kept and its licence not accepted.
     """
     try:
         found = recognise(open_weights(path))
@@ -56,6 +59,7 @@ def import_file(path: Path, *, as_id: str | None = None, overwrite: bool = False
     except FormatError as error:
         raise FourdError(f"{path} was refused: {error}") from error
     asset = choose_asset(found.structure, path.name, as_id)
+    require_acceptance(asset, accept=accept_licence)
     place = place_of(asset)
     source = {"name": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size}
     if asset.sha256 is not None and asset.sha256 != source["sha256"]:

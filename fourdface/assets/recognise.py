@@ -14,7 +14,7 @@ from fourdface.assets.formats.modules import dictionary_tensors, is_module, mapp
 from fourdface.assets.formats.onnx_files import Outline
 from fourdface.assets.formats.opening import Opened
 from fourdface.assets.formats.torch_files import TensorReader
-from fourdface.assets.manifests import Difference, all_manifests, compare, describe, is_optional
+from fourdface.assets.manifests import Difference, all_manifests, compare, describe
 
 PLAIN_ATTRIBUTES = tuple(f"deformer.flame_deform.{name}" for name in ("face_mask", "eye_mask", "face_wo_eye_mask"))
 """Arrays that inference needs and that the official networks keep outside of their state dictionary."""
@@ -153,8 +153,8 @@ def _compared(tensors: dict[str, Array], structure: str) -> tuple[dict[str, Arra
 
 def _completed(tensors: dict[str, Array], structure: str) -> dict[str, Array]:
     """Exactly the names of the manifest: without tolerated others, with zeros for optional ones that are missing."""
-    zeros = {name: Array("I64", np.zeros((), np.int64)) for name in all_manifests()[structure] if is_optional(name)}
-    return {name: tensors.get(name, zeros.get(name, Array("F32", np.zeros(0)))) for name in all_manifests()[structure]}
+    zero = Array("I64", np.zeros((), np.int64))
+    return {name: tensors.get(name, zero) for name in all_manifests()[structure]}
 
 
 def _discriminator(value: Any, tensors: TensorReader) -> Recognised | None:

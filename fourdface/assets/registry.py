@@ -118,6 +118,8 @@ def _problem(asset: Asset) -> str | None:
         return "sha256 must be 64 hexadecimal digits or null"
     if asset.bytes is not None and (not isinstance(asset.bytes, int) or asset.bytes < 0):
         return "bytes must be a whole number or null"
+    if not all(isinstance(hint, str) for hint in asset.hints):
+        return "hints must be text"
     if asset.structure is not None and (asset.kind != "gated" or not isinstance(asset.structure, str)):
         return "only a gated asset has a structure, and it is text"
     if (asset.kind == "open") != isinstance(asset.url, str):

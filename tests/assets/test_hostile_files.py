@@ -102,7 +102,7 @@ def test_refusals_are_fast(refusals: dict[str, Any]) -> None:
         ("inst builtins eval", "asks for builtins.eval, which runs code"),
         ("right weights beside a call", "asks for posix.system"),
         ("bytes8 of 2^62", "announces 4611686018427387904 bytes where 2 are left"),
-        ("zip bomb", "grows from"),
+        ("zip bomb", "it is a zip archive that grows from"),
         ("too many opcodes", "more than 500000 instructions"),
         ("modules that double", "more than 20000 tensors or modules"),
         ("tuples as a key", "a key that is no plain value"),
@@ -122,8 +122,9 @@ def test_the_sentence_says_what_is_wrong(name: str, words: str, refusals: dict[s
 
 def test_the_command_line_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOURD_ASSETS", str(tmp_path / "assets"))
+    crafted = corpus()
     for name in ("reduce4 os system", "zip bomb", "file: noise", "maps.0.weight missing", "maps.0.bias with nan"):
-        (tmp_path / "x.pkl").write_bytes(corpus()[name])
+        (tmp_path / "x.pkl").write_bytes(crafted[name])
         assert "x.pkl was refused: " in fourd("assets", "import", tmp_path / "x.pkl").sentence()
     assert "it does not exist" in fourd("assets", "import", tmp_path / "none.pkl").sentence()
     assert "it is not a file" in fourd("assets", "import", tmp_path).sentence()

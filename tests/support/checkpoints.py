@@ -28,7 +28,7 @@ def concrete(shape: Sequence[int | None]) -> tuple[int, ...]:
 
 def flat_tensors(structure: str, value: float = 0.5) -> dict[str, torch.Tensor]:
     """Every tensor of a manifest in full shape, each a single number that is repeated by strides of 0."""
-    return {name: torch.full((1,), value).expand(concrete(shape)) for name, shape in manifest(structure).items()}
+    return {name: torch.full((), value).expand(concrete(shape)) for name, shape in manifest(structure).items()}
 
 
 def reconstruct_persistent(meta: dict[str, Any]) -> Any:
@@ -107,7 +107,7 @@ def flame_arrays() -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     return {
         "v_template": random.normal(size=(5023, 3)),
-        "shapedirs": np.zeros((5023, 3, 400)),
+        "shapedirs": random.normal(size=(5023, 3, 400)).astype(np.float32),
         "posedirs": np.zeros((5023, 3, 36)),
         "weights": np.full((5023, 5), 0.2),
         "J_regressor": random.normal(size=(5, 5023)) * (random.uniform(size=(5, 5023)) < 0.01),

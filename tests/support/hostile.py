@@ -122,6 +122,7 @@ def _allocations() -> Iterator[tuple[str, bytes]]:
     yield "too many opcodes", b"\x80\x04" + b"N0" * 1_000_000 + b"N."
     yield "too many lists", b"\x80\x04(" + b"]" * 1_000_000 + b"t."
     yield "too many dictionaries", b"\x80\x04(" + b"}" * 700_000 + b"l."
+    yield "too many lines", b"(" + b"I1\n0" * 300_000 + b"t."
     flood = b"".join(b"J" + struct.pack("<i", i) + b"N" for i in range(200_000))
     yield "a large dictionary", b"\x80\x04}(" + flood + b"u."
     for count in (1 << 40, -1, (1 << 63) - 1):
@@ -354,13 +355,13 @@ def _zips() -> Iterator[tuple[str, bytes]]:
     yield "packed torch zip", torch_zip(body, {"0": bytes(800)}, zipfile.ZIP_DEFLATED)
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("v_template.npy", bytes(50_000_000))
+        archive.writestr("v_template.npy", bytes(200_000_000))
     yield "zip bomb", bomb.getvalue()
     yield (
         "zip bomb that says it is small",
-        bomb.getvalue().replace(struct.pack("<I", 50_000_000), struct.pack("<I", 800)),
+        bomb.getvalue().replace(struct.pack("<I", 200_000_000), struct.pack("<I", 800)),
     )
-    yield "zip bomb that says it is huge", bomb.getvalue().replace(struct.pack("<I", 50_000_000), b"\xfe\xff\xff\xff")
+    yield "zip bomb that says it is huge", bomb.getvalue().replace(struct.pack("<I", 200_000_000), b"\xfe\xff\xff\xff")
     for name in ("../../etc/x.npy", "/etc/x.npy", "a/../../x.npy", "C:/x.npy", "..\\x.npy", "x\x01/../y.npy"):
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
@@ -405,7 +406,7 @@ def _zips() -> Iterator[tuple[str, bytes]]:
     second = fine.index(b"PK\x01\x02", central + 4)
     double[second + 42 : second + 46] = double[central + 42 : central + 46]
     yield "zip of overlapping entries", bytes(double)
-    checksum = struct.pack("<I", zlib.crc32(bytes(50_000_000)))
+    checksum = struct.pack("<I", zlib.crc32(bytes(200_000_000)))
     yield "npz with a wrong checksum", bomb.getvalue().replace(checksum, bytes(4))
 
 

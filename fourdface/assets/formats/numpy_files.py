@@ -6,10 +6,9 @@ import re
 
 from fourdface.assets.formats.arrays import Array, array_from_bytes
 from fourdface.assets.formats.errors import FormatError
-from fourdface.assets.formats.zip_directory import read_directory, unpacked_bytes
+from fourdface.assets.formats.zip_directory import read_directory, require_moderate, unpacked_bytes
 
 NPY_MARK = b"\x93NUMPY"
-LARGEST_TOTAL = 4 << 30
 _LARGEST_HEADER = 1 << 14
 _HEADER = re.compile(
     r"\{'descr': '([^']{1,12})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,15}, ?)*\d{0,15},?)\),? *\}\s*"
@@ -43,8 +42,7 @@ def is_npz(data: memoryview) -> bool:
 def read_npz(data: memoryview) -> dict[str, Array]:
     """All arrays of an .npz file by name."""
     entries = read_directory(data)
-    if sum(entry.size for entry in entries.values()) > LARGEST_TOTAL:
-        raise FormatError("its arrays would take more than 4 GiB unpacked")
+    require_moderate(data, entries)
     return {
         name.removesuffix(".npy"): read_npy(memoryview(unpacked_bytes(data, entry))) for name, entry in entries.items()
     }

@@ -103,7 +103,7 @@ def _pickle(data: memoryview, budget: Budget) -> Opened:
 
 
 def _mapped(path: Path) -> memoryview:
-    """The bytes of a file as a private mapping: pages are read when they are looked at."""
+    """The bytes of a file, mapped for reading only: pages come from the disk when they are looked at."""
     try:
         if not path.exists():
             raise FormatError("it does not exist")
@@ -112,6 +112,6 @@ def _mapped(path: Path) -> memoryview:
         with open(path, "rb") as file:
             if path.stat().st_size == 0:
                 raise FormatError("it is empty")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise FormatError(f"it cannot be read: {error.strerror or error}") from error

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fourdface.assets.formats.errors import FormatError
 
 MOST_ENTRIES = 20_000
 LARGEST_UNPACKED = 1 << 30
-"""Bytes of one compressed entry after unpacking."""
-LARGEST_RATIO = 400
-SMALL_UNPACKED = 1 << 22
-"""Entries up to this size may compress by any ratio."""
+"""Bytes of all entries together after unpacking."""
+LARGEST_RATIO = 30
+SMALL_UNPACKED = 1 << 26
+"""Archives up to this size may be packed by any ratio."""
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _CENTRAL, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"
 _STORED, _DEFLATED = 0, 8
@@ -63,15 +64,23 @@ def stored_bytes(data: memoryview, entry: Entry) -> memoryview:
     return data[entry.start : entry.start + entry.size]
 
 
+def require_moderate(data: memoryview, entries: Mapping[str, Entry]) -> None:
+    """Raise FormatError for an archive that grows far more than arrays of numbers do."""
+    size = sum(entry.size for entry in entries.values())
+    packed = any(entry.method != _STORED for entry in entries.values())
+    if packed and size > min(LARGEST_UNPACKED, max(SMALL_UNPACKED, len(data) * LARGEST_RATIO)):
+        raise FormatError(f"it is a zip archive that grows from {len(data)} to {size} bytes")
+
+
 def unpacked_bytes(data: memoryview, entry: Entry) -> bytes | memoryview:
-    """The bytes of an entry, unpacked and checked; FormatError for a zip bomb or a damaged entry."""
+    """The bytes of an entry, unpacked and checked; FormatError for a damaged entry.
+
+    Never more than the announced size is unpacked: call `require_moderate` first.
+    """
     packed = data[entry.start : entry.start + entry.packed]
     if entry.method == _STORED:
         raw: bytes | memoryview = stored_bytes(data, entry)
     else:
-        too_large = entry.size > LARGEST_UNPACKED or entry.size > max(SMALL_UNPACKED, entry.packed * LARGEST_RATIO)
-        if too_large:
-            raise FormatError(f"the entry {entry.name[:60]!r} grows from {entry.packed} to {entry.size} bytes")
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             raw = unpacker.decompress(packed, entry.size + 1)
