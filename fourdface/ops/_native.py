@@ -65,8 +65,9 @@ def cuda_library() -> ctypes.CDLL | None:
     return _load_cuda().library
 
 
+@torch.compiler.assume_constant_result
 def usable(device: torch.device) -> bool:
-    """Say whether native kernels are there for tensors on `device` (cpu or cuda)."""
+    """Say whether native kernels are there for tensors on `device` (cpu or cuda); torch.compile asks once."""
     found = cuda_library() if device.type == "cuda" else library() if device.type == "cpu" else None
     return found is not None
 
@@ -254,7 +255,9 @@ def check_camera(world_to_camera: torch.Tensor, intrinsics: torch.Tensor, width:
         raise ValueError(f"width and height must be at least 1, got {width} x {height}")
     if not near > 0:
         raise ValueError(f"near must be above 0, got {near}")
-    if not intrinsics.is_cuda and float(intrinsics[0, 1].detach()) != 0.0:  # on a GPU the look would wait for it
+    if intrinsics.is_cuda or torch.compiler.is_compiling():  # the look would wait for the GPU, or break the graph
+        return
+    if float(intrinsics[0, 1].detach()) != 0.0:
         raise ValueError(f"intrinsics must have no skew, got {float(intrinsics[0, 1].detach())} at [0, 1]")
 
 
@@ -286,8 +289,8 @@ def check_integer(name: str, tensor: torch.Tensor) -> None:
 
 
 def check_indices(name: str, indices: torch.Tensor, size: int) -> None:
-    """Raise ValueError unless the values are in 0..size-1 (not looked at on a GPU, where that would wait for it)."""
-    if indices.numel() == 0 or indices.is_cuda:
+    """Raise ValueError unless the values are in 0..size-1 (not looked at on a GPU or in torch.compile)."""
+    if torch.compiler.is_compiling() or indices.numel() == 0 or indices.is_cuda:
         return
     low, high = (int(v) for v in torch.aminmax(indices))
     if low < 0 or high >= size:
