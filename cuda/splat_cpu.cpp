@@ -3,7 +3,7 @@
 // Three steps, each in parallel: (1) project blocks of Gaussians with vector code and list the (tile, Gaussian) pairs, leaving
 // out tiles that the exact ellipse alpha >= 1/255 does not touch; (2) counting-sort the pairs into tiles; (3) per tile: sort by depth
 // (in cache), blend front to back, write. Sorting per tile needs no global sort, and its keys (depth, index) are unique, so the
-// order in which threads found the pairs has no influence on a single bit.
+// order in which threads found the pairs has no influence on a single bit. The backward pass is in splat_backward.inl.
 #include "splat.h"
 
 #include <algorithm>
@@ -57,6 +57,33 @@ struct TileBuffer {
   size_t stride;  // floats from block to block
 };
 
+constexpr int kSums = 7;  // what a Gaussian collects in a tile, before its colours: sums of e (1, dx, dy, dx^2, dx dy, dy^2) and of the depth
+
+// One Gaussian in one block of a tile, on the way from front to back.
+struct alignas(64) Visit {
+  float alpha[kPixels], before[kPixels];
+  uint32_t gaussian, block;  // gaussian: place in the tile's order
+};
+
+// Of a tile, block by block: the gradient by the sum of depths, then by each colour (stride floats a block), and the light that comes
+// from behind (kPixels a block; see collect_tile).
+struct PixelGradients {
+  float x, y;
+  const float* gradient;
+  size_t stride;
+  float* behind;
+};
+
+struct GradientBatch {
+  alignas(64) float in[10][kBatch];      // as ProjectBatch::in
+  alignas(64) float sums[kSums][kBatch];
+  alignas(64) float touched[kBatch];     // 1 where any tile gave something, else 0
+  alignas(64) float out[10][kBatch];     // gradients of `in`
+  alignas(64) float camera[12][16];
+};
+
+void more_visits(Scratch<Visit>* visits, size_t used) { visits->grow(used + 16 * kBlocks, used); }
+
 // Pixels of a block and blocks of a tile, both row by row.
 alignas(64) constexpr float kPixelX[kPixels] = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
 alignas(64) constexpr float kPixelY[kPixels] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
@@ -67,6 +94,7 @@ alignas(64) constexpr float kBlockY[kBlocks] = {0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8,
 namespace plain {
 #include "simd.inl"
 #include "splat_kernels.inl"
+#include "splat_backward_kernels.inl"
 }  // namespace plain
 #undef FOURD_INLINE
 #undef FOURD_WIDTH
@@ -77,6 +105,7 @@ FOURD_BEGIN_TARGET(FOURD_AVX2)
 namespace avx2 {
 #include "simd.inl"
 #include "splat_kernels.inl"
+#include "splat_backward_kernels.inl"
 }  // namespace avx2
 #undef FOURD_INLINE
 #undef FOURD_WIDTH
@@ -87,6 +116,7 @@ FOURD_BEGIN_TARGET(FOURD_AVX512)
 namespace avx512 {
 #include "simd.inl"
 #include "splat_kernels.inl"
+#include "splat_backward_kernels.inl"
 }  // namespace avx512
 #undef FOURD_INLINE
 #undef FOURD_WIDTH
@@ -97,14 +127,20 @@ struct Kernels {
   void (*project)(ProjectBatch*, const CameraConstants&, int);
   void (*blend)(const Projected*, const uint64_t*, int64_t, const TileBuffer&, const float*, int, bool);
   void (*finish)(const TileBuffer&, const uint8_t*, uint8_t*);
+  int64_t (*record)(const Projected*, const uint64_t*, int64_t, float, float, float*, Scratch<Visit>*);
+  void (*collect)(const Projected*, const uint64_t*, const Visit*, int64_t, const PixelGradients&, const float*, int, float*, float*);
+  void (*project_back)(GradientBatch*, const CameraConstants&, int, double*);
 };
+
+#define FOURD_KERNELS(set) \
+  Kernels { set::project_batch, set::blend, set::finish, set::record, set::collect, set::project_back }
 
 Kernels kernels() {
 #if FOURD_X86
-  if (instruction_set() == kAvx512) return {avx512::project_batch, avx512::blend, avx512::finish};
-  if (instruction_set() == kAvx2) return {avx2::project_batch, avx2::blend, avx2::finish};
+  if (instruction_set() == kAvx512) return FOURD_KERNELS(avx512);
+  if (instruction_set() == kAvx2) return FOURD_KERNELS(avx2);
 #endif
-  return {plain::project_batch, plain::blend, plain::finish};
+  return FOURD_KERNELS(plain);
 }
 
 struct Pair {
@@ -119,12 +155,16 @@ struct ThreadScratch {
   Scratch<int64_t> counts;  // per tile; after the prefix sum: where this thread writes next
   Scratch<uint64_t> sort;
   Scratch<float> tile;
+  Scratch<Visit> visits;
+  GradientBatch gradients;
 };
 
 struct Workspace {
   Scratch<Projected> projected;
   Scratch<uint64_t> order;
   Scratch<int64_t> starts;
+  Scratch<float> pair_sums, sums, background;
+  Scratch<double> camera;
   ThreadScratch* threads = nullptr;
   int thread_count = 0;
   ~Workspace() { delete[] threads; }
@@ -162,17 +202,17 @@ CameraConstants camera_constants(const FourdSplatArgs& s) {
   return cam;
 }
 
-void transpose_in(const FourdSplatArgs& s, int64_t first, int n, ProjectBatch* batch) {
+void transpose_in(const FourdSplatArgs& s, int64_t first, int n, float in[10][kBatch]) {
   const float* m = s.means + 3 * first;
   const float* c = s.covariances + 6 * first;
   const float* o = s.opacities + first;
   for (int i = 0; i < n; i++) {
-    for (int d = 0; d < 3; d++) batch->in[d][i] = m[3 * i + d];
-    for (int d = 0; d < 6; d++) batch->in[3 + d][i] = c[6 * i + d];
-    batch->in[9][i] = o[i];
+    for (int d = 0; d < 3; d++) in[d][i] = m[3 * i + d];
+    for (int d = 0; d < 6; d++) in[3 + d][i] = c[6 * i + d];
+    in[9][i] = o[i];
   }
   for (int i = n; i % 16 != 0; i++)  // the last vector may be partly empty
-    for (int d = 0; d < 10; d++) batch->in[d][i] = 0.0f;
+    for (int d = 0; d < 10; d++) in[d][i] = 0.0f;
 }
 
 // List the tiles that a large ellipse touches. In each band of tile rows the part of the ellipse inside is convex, so it reaches
@@ -227,7 +267,7 @@ void project_chunk(const FourdSplatArgs& s, const CameraConstants& cam, const Ke
   ProjectBatch* batch = &t->batch;
   for (int64_t first = begin; first < end; first += kBatch) {
     const int n = int(std::min<int64_t>(kBatch, end - first));
-    transpose_in(s, first, n, batch);
+    transpose_in(s, first, n, batch->in);
     k.project(batch, cam, n);
     t->pairs.grow(t->pair_count + size_t(n) * 4 + kSpare, t->pair_count);
     for (int i = 0; i < n; i++) {
@@ -395,12 +435,10 @@ int64_t prefix_sum(Workspace* w, int threads, int64_t tiles) {
   return sum;
 }
 
-void run(const FourdSplatArgs& s, Workspace* w) {
-  const CameraConstants cam = camera_constants(s);
-  const Kernels k = kernels();
+// Steps 1 and 2: fill w->projected and w->order, and return the number of pairs; the pairs of tile i are starts[i]..starts[i + 1].
+int64_t list_pairs(const FourdSplatArgs& s, const CameraConstants& cam, const Kernels& k, int asked, Workspace* w) {
   const int tiles_x = (s.width + kTile - 1) / kTile, tiles_y = (s.height + kTile - 1) / kTile;
   const int64_t tiles = int64_t(tiles_x) * tiles_y;
-  const int asked = max_threads(s.threads);
   Projected* projected = w->projected.reserve(size_t(s.count) + 1);
   w->starts.reserve(size_t(tiles) + 1);
   w->reserve_threads(asked);
@@ -413,32 +451,75 @@ void run(const FourdSplatArgs& s, Workspace* w) {
   parallel_ranges(asked, s.count, kChunk, [&](int64_t begin, int64_t end, int worker) {
     project_chunk(s, cam, k, begin, end, tiles_x, projected, &w->threads[worker]);
   });
-  uint64_t* order = w->order.reserve(size_t(prefix_sum(w, asked, tiles)) + 1);
+  const int64_t pairs = prefix_sum(w, asked, tiles);
+  uint64_t* order = w->order.reserve(size_t(pairs) + 1);
   parallel_for(asked, asked, [&](int64_t list, int) {
     ThreadScratch& from = w->threads[list];
     int64_t* next = from.counts.data();
-    const Pair* pairs = from.pairs.data();
-    for (size_t p = 0; p < from.pair_count; p++) order[next[pairs[p].tile]++] = pairs[p].key;
+    const Pair* listed = from.pairs.data();
+    for (size_t p = 0; p < from.pair_count; p++) order[next[listed[p].tile]++] = listed[p].key;
   });
+  return pairs;
+}
+
+// The scene as camera number `c` sees it.
+FourdSplatArgs for_camera(const FourdSplatArgs& all, int c) {
+  FourdSplatArgs s = all;
+  const size_t pixels = size_t(all.width) * all.height * c;
+  s.cameras = 1;
+  s.world_to_camera += 16 * c;
+  s.intrinsics += 9 * c;
+  s.colors += all.color_stride * c;
+  if (s.image) s.image += pixels * all.channels;
+  if (s.alpha) s.alpha += pixels;
+  if (s.depth_z) s.depth_z += pixels;
+  return s;
+}
+
+void draw(const FourdSplatArgs& s, Workspace* w) {
+  const CameraConstants cam = camera_constants(s);
+  const Kernels k = kernels();
+  const int asked = max_threads(s.threads);
+  list_pairs(s, cam, k, asked, w);
+  const int tiles_x = (s.width + kTile - 1) / kTile, tiles_y = (s.height + kTile - 1) / kTile;
   const int64_t* starts = w->starts.data();
-  parallel_for(asked, tiles, [&](int64_t tile, int worker) {
-    draw_tile(s, k, projected, order + starts[tile], starts[tile + 1] - starts[tile], int(tile % tiles_x) * kTile,
-              int(tile / tiles_x) * kTile, &w->threads[worker]);
+  parallel_for(asked, int64_t(tiles_x) * tiles_y, [&](int64_t tile, int worker) {
+    draw_tile(s, k, w->projected.data(), w->order.data() + starts[tile], starts[tile + 1] - starts[tile],
+              int(tile % tiles_x) * kTile, int(tile / tiles_x) * kTile, &w->threads[worker]);
   });
 }
+
+#include "splat_backward.inl"
+
+bool valid(const FourdSplatArgs& s) {
+  return s.count >= 0 && s.count < INT32_MAX && s.width >= 1 && s.height >= 1 && s.channels >= 1 && s.cameras >= 0 &&
+         s.near_z > 0.0f && !(s.image_u8 && (s.channels != 3 || s.cameras != 1));
+}
+
+thread_local Workspace g_workspace;
 
 }  // namespace
 }  // namespace fourd
 
-FOURD_EXPORT int fourd_splat_forward(const FourdSplatArgs* args) {
-  if (args->count < 0 || args->count >= INT32_MAX || args->width < 1 || args->height < 1 || args->channels < 1 ||
-      !(args->near_z > 0.0f) || (args->image_u8 && args->channels != 3))
-    return fourd::kBadArgument;
-  static thread_local fourd::Workspace workspace;
+FOURD_EXPORT int fourd_splat(const FourdSplatArgs* args) {
+  using namespace fourd;
+  if (!valid(*args)) return kBadArgument;
   try {
-    fourd::run(*args, &workspace);
-    return fourd::kOk;
+    for (int c = 0; c < args->cameras; c++) draw(for_camera(*args, c), &g_workspace);
+    return kOk;
   } catch (const std::bad_alloc&) {
-    return fourd::kOutOfMemory;
+    return kOutOfMemory;
+  }
+}
+
+FOURD_EXPORT int fourd_splat_backward(const FourdSplatBackwardArgs* args) {
+  using namespace fourd;
+  const FourdSplatArgs& s = args->scene;
+  if (!valid(s) || s.image_u8 || !s.alpha || !s.depth_z) return kBadArgument;
+  try {
+    for (int c = 0; c < s.cameras; c++) draw_back(backward_for_camera(*args, c), &g_workspace);
+    return kOk;
+  } catch (const std::bad_alloc&) {
+    return kOutOfMemory;
   }
 }

@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import click
 import numpy as np
@@ -131,8 +132,15 @@ def cases(count: int, size: int, with_reference: bool) -> list[Case]:
         def draw_reference(scene: tuple[torch.Tensor, ...] = scene) -> object:
             return splat_reference(*scene, size, size)
 
+        def train(backend: str, scene: tuple[torch.Tensor, ...] = scene) -> object:
+            leaves = [t.clone().requires_grad_() for t in scene[:4]]
+            splat(*leaves, *scene[4:], size, size, backend=backend).image.square().mean().backward()
+            return leaves
+
         found.append(Case(name + ", image + alpha + depth", draw, draw_reference if with_reference else None, 12.0))
         found.append(Case(name + ", 8 bit", draw_u8, None, 12.0))
+        slow = partial(train, "reference") if with_reference else None
+        found.append(Case(name + ", forward + backward", partial(train, "native"), slow, 100.0))
     vertices, faces = head_mesh()
     eye = camera(size)
     draw_from = torch.Generator().manual_seed(0)

@@ -41,6 +41,12 @@ class Scene(NamedTuple):
         """The tensors among the arguments."""
         return self[:6] if self.background is None else (*self[:6], self.background)
 
+    def batched(self) -> Scene:
+        """The same scene with the cameras' axis in front of world_to_camera [C, 4, 4] and intrinsics [C, 3, 3]."""
+        if self.world_to_camera.dim() == 3:
+            return self
+        return self._replace(world_to_camera=self.world_to_camera[None], intrinsics=self.intrinsics[None])
+
 
 class Projected(NamedTuple):
     """Gaussians on the picture, front to back.
@@ -77,6 +83,21 @@ def splat_reference(
         means, covariances, colors, opacities, world_to_camera, intrinsics, width, height,
         background, eps2d, near, antialiased,
     )  # fmt: skip
+    if world_to_camera.dim() == 2:
+        return _draw_one(scene)
+    drawn = []
+    for i, (camera, lens) in enumerate(zip(world_to_camera, intrinsics, strict=True)):
+        own_colors = colors[i] if colors.dim() == 3 else colors
+        drawn.append(_draw_one(scene._replace(colors=own_colors, world_to_camera=camera, intrinsics=lens)))
+    if not drawn:
+        empty = colors.new_empty((0, height, width, colors.shape[-1]))
+        return SplatOutput(empty, empty[..., 0], empty[..., 0])
+    return SplatOutput(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
+
+
+def _draw_one(scene: Scene) -> SplatOutput:
+    """Draw for one camera."""
+    colors, width, height, background = scene.colors, scene.width, scene.height, scene.background
     gaussians = project(scene)
     features = torch.cat([colors[gaussians.source], gaussians.depth_z[:, None]], dim=1)
     everything = torch.arange(len(features), device=features.device)

@@ -7,7 +7,6 @@ gsplat give the same picture.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from fourdface.ops import _native
+from fourdface.ops._splat_native import arguments_of, splat_op
 from fourdface.ops._splat_reference import Scene, SplatOutput, splat_reference
 
 __all__ = ["SplatOutput", "covariance_from_quaternion_scale", "splat", "splat_reference", "splat_to_u8"]
@@ -43,19 +43,21 @@ def splat(
     Args:
         means: [N, 3] centres, world, metres.
         covariances: [N, 6] world covariances, square metres, as xx, xy, xz, yy, yz, zz.
-        colors: [N, D] colours (any D >= 1; features are drawn the same way).
+        colors: [N, D] colours (any D >= 1; features and normals are drawn the same way), or [C, N, D]: one set for
+            each camera (`blocks.gaussians.view_colors` makes them from spherical harmonics).
         opacities: [N] in 0..1.
         world_to_camera: [4, 4], OpenCV axes. intrinsics: [3, 3], pixels, no skew; pixel centres at (col + 0.5, row +
-            0.5).
+            0.5). Or [C, 4, 4] and [C, 3, 3]: several cameras at once.
         background: [D] behind everything; None is black (the image is then premultiplied by alpha).
         eps2d: variance in square pixels added to each projected Gaussian (a pixel's own footprint).
         near: Gaussians whose centre is nearer (metres of z) are left out, > 0.
         antialiased: scale opacities so that eps2d does not make small Gaussians brighter.
-        backend: "auto" (gsplat for CUDA tensors where installed; the native kernel for CPU tensors without
-            gradients; else the reference), "reference", "native", "gsplat".
+        backend: "auto" (the native kernel for float32 CPU tensors, unless the intrinsics need a gradient; gsplat for
+            CUDA tensors where installed; else the reference), "reference", "native", "gsplat".
 
     Returns:
-        image [H, W, D], alpha [H, W], depth_z [H, W] (expected z of what is seen, metres; 0 where nothing is).
+        image [H, W, D], alpha [H, W], depth_z [H, W] (expected z of what is seen, metres; 0 where nothing is); with
+        [C, ...] cameras each has the axis C in front. Differentiable in all tensors, save for order and cut-offs.
 
     Raises:
         ValueError: wrong shapes, skewed intrinsics, near <= 0, or a backend that is not available here.
@@ -104,10 +106,11 @@ def splat_to_u8(
     chosen = _choose(backend, scene)
     if chosen == "native":
         out = np.empty((height, width, 3), np.uint8)
-        arguments, _keep = _native_arguments(scene)
+        inputs = tuple(_native.contiguous_float(t) for t in scene.batched().tensors)
+        arguments = arguments_of(inputs, None, width, height, eps2d, near, antialiased)
         arguments.background_u8 = plate.ctypes.data
         arguments.image_u8 = out.ctypes.data
-        _run(arguments)
+        _native.run("splat", arguments, inputs[0].device)
         return out
     with torch.no_grad():
         drawn = _draw(scene, chosen)
@@ -142,10 +145,20 @@ def _check(scene: Scene) -> None:
     """Raise ValueError for shapes and numbers that no backend can draw."""
     _native.check_shape("means", scene.means, ("N", 3))
     count, channels = int(scene.means.shape[0]), int(scene.colors.shape[-1]) if scene.colors.dim() else 0
+    many = scene.world_to_camera.dim() == 3
     _native.check_shape("covariances", scene.covariances, (count, 6))
-    _native.check_shape("colors", scene.colors, (count, "D"))
+    if many and scene.colors.dim() == 3:
+        _native.check_shape("colors", scene.colors, (int(scene.world_to_camera.shape[0]), count, "D"))
+    else:
+        _native.check_shape("colors", scene.colors, (count, "D"))
     _native.check_shape("opacities", scene.opacities, (count,))
-    _native.check_camera(scene.world_to_camera, scene.intrinsics, scene.width, scene.height, scene.near)
+    if many:
+        _native.check_shape("world_to_camera", scene.world_to_camera, ("C", 4, 4))
+        _native.check_shape("intrinsics", scene.intrinsics, (int(scene.world_to_camera.shape[0]), 3, 3))
+    if not torch.compiler.is_compiling():  # a look at values would end the graph
+        pairs = zip(scene.world_to_camera, scene.intrinsics, strict=True) if many else [scene[4:6]]
+        for camera, intrinsics in pairs:
+            _native.check_camera(camera, intrinsics, scene.width, scene.height, scene.near)
     if channels < 1:
         raise ValueError("colors must have at least one channel, got [N, 0]")
     if scene.background is not None:
@@ -157,6 +170,7 @@ def _choose(backend: str, scene: Scene) -> str:
     _native.check_backend(backend, BACKENDS)
     on_cuda = scene.means.is_cuda
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in scene.tensors)
+    intrinsics_too = needs_gradient and scene.intrinsics.requires_grad
     if backend == "gsplat":
         if not on_cuda:
             raise ValueError("backend 'gsplat' needs CUDA tensors, got tensors on the CPU")
@@ -164,68 +178,38 @@ def _choose(backend: str, scene: Scene) -> str:
             raise ValueError("backend 'gsplat' needs the package gsplat: pip install 'fourd[gpu]'")
         return backend
     if backend == "native":
-        if on_cuda or needs_gradient:
-            raise ValueError("backend 'native' has only the forward pass on the CPU: use 'auto' or 'reference'")
+        if on_cuda:
+            raise ValueError("backend 'native' draws on the CPU only: use 'auto' or 'reference'")
+        if intrinsics_too:
+            raise ValueError("backend 'native' has no gradient for the intrinsics: use 'auto' or 'reference'")
         _native.require_library()
         return backend
     if backend == "reference":
         return backend
     single = all(t.dtype == torch.float32 for t in scene[:4])
     if on_cuda:  # gsplat has no gradient for the intrinsics and draws at least one Gaussian
-        usable = single and len(scene.means) > 0 and not (needs_gradient and scene.intrinsics.requires_grad)
+        usable = single and len(scene.means) > 0 and not intrinsics_too
         return "gsplat" if usable and _gsplat() is not None else "reference"
-    return "native" if single and not needs_gradient and _native.library() is not None else "reference"
+    return "native" if single and not intrinsics_too and _has_library() else "reference"
+
+
+@torch.compiler.assume_constant_result
+def _has_library() -> bool:
+    return _native.library() is not None
 
 
 def _draw(scene: Scene, backend: str) -> SplatOutput:
     if backend == "native":
-        return _splat_native(scene)
+        many, batched = scene.world_to_camera.dim() == 3, scene.batched()
+        floats = [t.float() for t in batched[:6]]
+        behind = None if scene.background is None else scene.background.float()
+        drawn = splat_op(*floats, behind, *batched[6:8], *batched[9:])
+        return SplatOutput(*(drawn if many else (t[0] for t in drawn)))
     if backend == "gsplat":
         return _splat_gsplat(scene)
     return splat_reference(
         *scene[:8], background=scene.background, eps2d=scene.eps2d, near=scene.near, antialiased=scene.antialiased
     )
-
-
-class _Arguments(ctypes.Structure):
-    """FourdSplatArgs of cuda/splat.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in (
-            "means", "covariances", "colors", "opacities", "world_to_camera", "intrinsics", "background",
-            "background_u8", "image", "alpha", "depth_z", "image_u8",
-        )),
-        ("count", ctypes.c_int64),
-        *((name, ctypes.c_int32) for name in ("channels", "width", "height", "antialiased", "threads")),
-        ("eps2d", ctypes.c_float),
-        ("near_z", ctypes.c_float),
-    )  # fmt: skip
-
-
-def _native_arguments(scene: Scene) -> tuple[_Arguments, list[torch.Tensor]]:
-    """Return the kernel's arguments without outputs, and the tensors that must live while it runs."""
-    inputs = [_native.contiguous_float(t) for t in scene.tensors]
-    background = inputs[6].data_ptr() if scene.background is not None else None
-    arguments = _Arguments(
-        *(t.data_ptr() for t in inputs[:6]), background, None, None, None, None, None,
-        int(scene.means.shape[0]), int(scene.colors.shape[1]), scene.width, scene.height, int(scene.antialiased),
-        _native.thread_count(), scene.eps2d, scene.near,
-    )  # fmt: skip
-    return arguments, inputs
-
-
-def _run(arguments: _Arguments) -> None:
-    _native.check_status(_native.require_library().fourd_splat_forward(ctypes.byref(arguments)), "splat")
-
-
-def _splat_native(scene: Scene) -> SplatOutput:
-    arguments, _keep = _native_arguments(scene)
-    image = torch.empty((scene.height, scene.width, scene.colors.shape[1]), dtype=torch.float32)
-    alpha = torch.empty((scene.height, scene.width), dtype=torch.float32)
-    depth_z = torch.empty((scene.height, scene.width), dtype=torch.float32)
-    arguments.image, arguments.alpha, arguments.depth_z = image.data_ptr(), alpha.data_ptr(), depth_z.data_ptr()
-    _run(arguments)
-    return SplatOutput(image, alpha, depth_z)
 
 
 def _gsplat() -> Any | None:
@@ -241,6 +225,7 @@ def _splat_gsplat(scene: Scene) -> SplatOutput:
     gsplat = _gsplat()
     if gsplat is None:
         raise ValueError("backend 'gsplat' needs the package gsplat: pip install 'fourd[gpu]'")
+    batched = scene.batched()
     upper = torch.tensor([0, 1, 2, 1, 3, 4, 2, 4, 5], device=scene.covariances.device)
     drawn, alphas, _ = gsplat.rasterization(
         means=scene.means,
@@ -249,8 +234,8 @@ def _splat_gsplat(scene: Scene) -> SplatOutput:
         covars=scene.covariances[:, upper].reshape(-1, 3, 3),
         opacities=scene.opacities,
         colors=scene.colors,
-        viewmats=scene.world_to_camera[None],
-        Ks=scene.intrinsics[None],
+        viewmats=batched.world_to_camera,
+        Ks=batched.intrinsics,
         width=scene.width,
         height=scene.height,
         near_plane=scene.near,
@@ -258,8 +243,9 @@ def _splat_gsplat(scene: Scene) -> SplatOutput:
         render_mode="RGB+ED",
         rasterize_mode="antialiased" if scene.antialiased else "classic",
     )
-    alpha = alphas[0, ..., 0]
-    image = drawn[0, ..., :-1]
+    alpha = alphas[..., 0]
+    image = drawn[..., :-1]
     if scene.background is not None:  # composited here: gsplat would want one for the depth channel too
         image = image + (1.0 - alpha)[..., None] * scene.background
-    return SplatOutput(image, alpha, drawn[0, ..., -1])
+    out = (image, alpha, drawn[..., -1])
+    return SplatOutput(*(out if scene.world_to_camera.dim() == 3 else (t[0] for t in out)))

@@ -332,13 +332,6 @@ def test_refusals(scene, change, message):
         splat(**(scene(5) | change))
 
 
-def test_native_refuses_gradients(scene, needs_native):
-    arguments = scene(5)
-    arguments["means"].requires_grad_()
-    with pytest.raises(ValueError, match="only the forward pass"):
-        splat(**arguments, backend="native")
-
-
 def test_u8_refusals(scene):
     tensors = [v for v in scene(5).values() if isinstance(v, torch.Tensor)]
     with pytest.raises(ValueError, match=r"background_u8 must be uint8 \[H, W, 3\], got float32 \[4, 4, 3\]"):
