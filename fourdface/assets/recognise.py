@@ -70,8 +70,10 @@ def recognise(opened: Opened) -> Recognised:
         return Recognised(_onnx_structure(opened.outline), {})
     items = mapping_of(opened.root) if opened.arrays is None else None
     arrays = opened.arrays
-    if arrays is None and items and ("v_template" in items or set(FLAME_MASKS) <= set(items)):
-        arrays = dictionary_tensors(opened.root, opened.tensors)
+    if items and "v_template" in items:  # only what is needed: chumpy's derived arrays beside it are expressions
+        arrays = dictionary_tensors({name: items.get(name) for name in FLAME_SHAPES}, opened.tensors)
+    elif items and set(FLAME_MASKS) <= set(items):
+        arrays = dictionary_tensors(items, opened.tensors)
     if arrays and "v_template" in arrays and "shapedirs" in arrays:
         return Recognised("flame", _flame(arrays))
     if arrays and set(FLAME_MASKS) <= set(arrays):

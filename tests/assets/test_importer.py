@@ -10,6 +10,7 @@ import json
 import pickle
 import sys
 import types
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,14 @@ def test_every_structure_has_an_asset_and_every_asset_a_structure() -> None:
     named = {asset.structure for asset in load_registry().values() if asset.structure}
     assert set(all_manifests()) <= named
     assert named - set(all_manifests()) == {"flame", "flame-masks", "insightface-scrfd"}
+
+
+def test_the_documentation_lists_what_is_recognised() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "assets.md").read_text(encoding="utf-8")
+    for asset in load_registry().values():
+        if asset.structure:
+            row = next((line for line in page.splitlines() if line.startswith(f"| `{asset.id}` |")), "")
+            assert asset.licence in row and f"| {asset.structure}, " in row, f"{asset.id} is not in docs/assets.md"
 
 
 # ---------------------------------------------------------------------------------------- every structure, full size
@@ -304,6 +313,29 @@ def test_arrays_that_python_2_wrote() -> None:
     assert array is not None and np.array_equal(array.data, values)
 
 
+def test_archives_beyond_4_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The long form of every size and offset, written by zipfile for a small archive."""
+    tensors = random_tensors("bfm2flame")
+    torch.save(tensors, tmp_path / "small.pth")
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10)
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    with zipfile.ZipFile(tmp_path / "small.pth") as source, zipfile.ZipFile(tmp_path / "x.pth", "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert b"PK\x06\x06" in (tmp_path / "x.pth").read_bytes()
+    assert same(load_weights(tmp_path / "x.pth"), tensors)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_networks_of_every_protocol(protocol: int, tmp_path: Path) -> None:
+    tensors = random_tensors("osg-decoder")
+    network = module_tree(tensors)
+    network.__dict__["_buffers"]["hidden"] = torch.zeros(3)
+    network.__dict__["_non_persistent_buffers_set"].add("hidden")
+    source = persistence_pickle(tmp_path / "x.pkl", network, protocol=protocol)
+    assert same(load_weights(source, "osg-decoder"), tensors)
+
+
 # --------------------------------------------------------------------------------------------------------------- FLAME
 
 
@@ -315,21 +347,27 @@ class Ch:
         self._dirty_vars: set[str] = set()
 
 
+class Derived(Ch):
+    """Stands in for an expression of chumpy's arrays."""
+
+
 @pytest.fixture
 def chumpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Ch pickle under chumpy's name."""
     module = types.ModuleType("chumpy.ch")
-    module.Ch = Ch  # type: ignore[attr-defined]
+    module.Ch, module.Derived = Ch, Derived  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "chumpy", types.ModuleType("chumpy"))
     monkeypatch.setitem(sys.modules, "chumpy.ch", module)
     monkeypatch.setattr(Ch, "__module__", "chumpy.ch")
+    monkeypatch.setattr(Derived, "__module__", "chumpy.ch")
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_flame_with_chumpy_and_sparse_matrices(protocol: int, tmp_path: Path, chumpy: None) -> None:
     arrays = flame_arrays()
-    content: dict[str, Any] = {**arrays, "bs_style": "lbs", "bs_type": "lrotmin", "J": np.zeros((5, 3))}
+    content: dict[str, Any] = {**arrays, "bs_style": "lbs", "bs_type": "lrotmin"}
     content["J_regressor"] = scipy.sparse.csc_matrix(arrays["J_regressor"])
+    content["J"] = Derived(np.zeros((5, 3)))
     content["v_template"], content["shapedirs"] = Ch(arrays["v_template"]), Ch(arrays["shapedirs"])
     path = tmp_path / "generic_model.pkl"
     path.write_bytes(pickle.dumps(content, protocol))

@@ -21,6 +21,14 @@ FREE = 7
 """Length given to the axes that a manifest leaves open."""
 
 
+HOOKS = tuple(
+    f"_{time}_hooks{kind}"
+    for time in ("backward", "backward_pre", "forward", "forward_pre", "state_dict", "load_state_dict_pre")
+    for kind in ("", "_with_kwargs")
+)
+"""Dictionaries that every pickled module carries; the names vary with torch, their number is what costs time."""
+
+
 def concrete(shape: Sequence[int | None]) -> tuple[int, ...]:
     """A shape of a manifest with every open axis closed."""
     return tuple(FREE if n is None else n for n in shape)
@@ -44,7 +52,7 @@ class Module:
     def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(training=False, _parameters={}, _buffers={}, _modules={})
         self.__dict__["_non_persistent_buffers_set"] = set()
-        self.__dict__["_forward_hooks"] = collections.OrderedDict()
+        self.__dict__.update({name: collections.OrderedDict() for name in HOOKS}, in_features=3, bias_gain=1.0)
         self.__dict__.update(attributes)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -88,13 +96,15 @@ def official_paths() -> Iterator[None]:
             del sys.modules[module]
 
 
-def persistence_pickle(path: Path, generator: Any, discriminator: Any = None, protocol: int = 4) -> Path:
+def persistence_pickle(
+    path: Path, generator: Any, discriminator: Any = None, protocol: int = 4, average: Any = None
+) -> Path:
     """A file as EG3D's training loop writes it."""
     content = {
         "training_set_kwargs": {"class_name": "training.dataset.ImageFolderDataset", "path": "/data/ffhq"},
         "G": generator,
         "D": discriminator,
-        "G_ema": generator,
+        "G_ema": average or generator,
         "augment_pipe": None,
     }
     with official_paths(), open(path, "wb") as file:

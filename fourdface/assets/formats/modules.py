@@ -86,11 +86,11 @@ def module_tensors(
             continue
         if depth > DEEPEST:
             raise FormatError(f"its modules are nested more than {DEEPEST} deep")
-        skipped = attributes.get("_non_persistent_buffers_set")
+        skipped = _names(attributes.get("_non_persistent_buffers_set"))
         for part in ("_parameters", "_buffers"):
             for name, value in (mapping_of(attributes.get(part)) or {}).items():
                 array = tensors.read(value)
-                if array is not None and not (isinstance(skipped, set) and name in skipped):
+                if array is not None and name not in skipped:
                     found[f"{prefix}{name}"] = array
         for path in plain_attributes:
             owner, _, name = path.rpartition(".")
@@ -101,6 +101,13 @@ def module_tensors(
         children = mapping_of(attributes.get("_modules")) or {}
         waiting += [(f"{prefix}{name}.", child, depth + 1) for name, child in reversed(children.items())]
     return found, extras
+
+
+def _names(value: Any) -> set[Any]:
+    """A set as protocol 4 writes it, or as the call of `set` that older protocols write."""
+    if isinstance(value, Stub) and value.path == "builtins.set" and len(value.args) == 1:
+        value = value.args[0]
+    return {name for name in value if isinstance(name, str)} if isinstance(value, list | set) else set()
 
 
 def dictionary_tensors(value: Any, tensors: TensorReader) -> dict[str, Array] | None:

