@@ -17,13 +17,15 @@ GAZE_MODES = np.array([name.startswith("eyeLook") for name in ARKIT_NAMES])
 @dataclass(frozen=True)
 class Pose:
     """Parameters of one head: expression [52], rotation [3], translation [3] (of the model's origin, the neck joint,
-    about which the head turns), eyes [6], jaw [3]."""
+    about which the head turns), eyes [6], jaw [3]; torso [6]: its rotation and translation about the neck joint since
+    the reference frame (axis-angle; metres, world axes), None where nothing was seen of it."""
 
     expression: np.ndarray
     rotation: np.ndarray
     translation: np.ndarray
     eyes: np.ndarray
     jaw: np.ndarray
+    torso: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,16 @@ class Retargeter:
             now = now * base * Rotation.from_rotvec(self.source.rotation)
         else:
             now = self._towards_camera(translation) * self._towards_camera(driver.translation).inv() * now
-        return Pose(expression, now.as_rotvec(), translation, eyes, driver.jaw)
+        return Pose(expression, now.as_rotvec(), translation, eyes, driver.jaw, self._torso(driver))
+
+    def _torso(self, driver: Pose) -> np.ndarray | None:
+        """The source's torso moves as the driver's has since the reference; depth changes by ratio here too."""
+        if driver.torso is None:
+            return None
+        start = self._distance - self.reference.translation[2]
+        ratio = (start - driver.torso[5]) / max(start, 1e-3)
+        depth = (self._distance - self.source.translation[2]) * (1 - float(np.clip(ratio, 0.6, 1.6)))
+        return np.array([*driver.torso[:5], depth])
 
     def _towards_camera(self, translation: np.ndarray) -> Rotation:
         """The smallest turn from the world's z axis to the ray from the head to the camera.

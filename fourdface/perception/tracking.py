@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -12,7 +12,9 @@ import torch
 from ..blocks.head_fitting import FitOptions, HeadFitter, HeadTrack
 from ..blocks.head_model import HeadModel
 from .base import Face, Perception
+from .glimpse import Glimpse
 from .iris import refine_irises
+from .photometric import HeadAligner
 
 CALIBRATION_FRAMES = 24
 """Frames from which a clip's identity and focal length are estimated."""
@@ -110,6 +112,7 @@ class HeadTracker:
         self, model: HeadModel, size: tuple[int, int], options: FitOptions | None = None, focal: float | None = None
     ) -> None:
         self.fitter = HeadFitter(model, size, options)
+        self._aligner = HeadAligner(model, size)
         self.calibration: Calibration | None = None
         self._focal = focal
         self._last: HeadTrack | None = None
@@ -124,8 +127,9 @@ class HeadTracker:
         self.calibration = Calibration(track.shape, track.focal, calm.median(0).values.numpy())
         return track
 
-    def step(self, face: Face) -> HeadTrack:
-        """Parameters of one frame (T = 1), started from the previous frame's."""
+    def step(self, face: Face, glimpse: Glimpse | None = None) -> HeadTrack:
+        """Parameters of one frame (T = 1), started from the previous frame's; with a `glimpse` of the frame its pose is
+        aligned with the first frame's picture."""
         if self.calibration is None:
             raise ValueError("HeadTracker.step needs calibrate() first")
         landmarks, coefficients = stack_faces([face])
@@ -138,7 +142,10 @@ class HeadTracker:
                 landmarks, coefficients, focal=self.calibration.focal, shape=self.calibration.shape, iterations=10
             )
         self._last, self._last_landmarks = track, landmarks[0]
-        return track
+        if glimpse is None:
+            return track
+        aligned = self._aligner.refine(track, glimpse)
+        return replace(aligned, eyes=self.fitter.gaze(aligned, landmarks))
 
     def _jumped(self, landmarks: torch.Tensor, track: HeadTrack) -> bool:
         """Whether the face moved by a tenth of its size since the last frame, or the fit is poor."""

@@ -16,6 +16,8 @@ from ..errors import FourdError
 from ..methods.splat.avatar import SplatAvatar
 from ..methods.splat.rig import HeadState
 from ..perception.base import Face, Perception
+from ..perception.glimpse import Glimpse, glimpse_of
+from ..perception.torso import TorsoMotion, TorsoTracker, torso_in_world
 from ..perception.tracking import CALIBRATION_FRAMES, FaceTracker, FrameStatus, HeadTracker, smoothed
 from .fit_flame import pack
 
@@ -44,6 +46,16 @@ class DriverFrame:
     image_u8: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of a frame until it is fitted: all of it but the picture."""
+
+    frame: DriverFrame
+    face: Face | None = None
+    glimpse: Glimpse | None = None
+    torso: TorsoMotion | None = None
+
+
 @dataclass
 class Driver:
     """Poses of a driver in order, with the reference frame and neutral expression once they are known."""
@@ -64,12 +76,12 @@ def driver_from_video(
     tracker = FaceTracker(perception, options.face)
     head = HeadTracker(model, size)
     seen = _track(frames, tracker, options, keep_images)
-    waiting: list[tuple[Face | None, DriverFrame]] = []
+    waiting: list[_Seen] = []
     good: list[Face] = []
-    for face, frame in seen:
-        waiting.append((face, frame))
-        if face is not None:
-            good.append(face)
+    for item in seen:
+        waiting.append(item)
+        if item.face is not None:
+            good.append(item.face)
         if len(good) >= CALIBRATION_FRAMES or (good and len(waiting) >= LONGEST_WAIT):
             break
         if not good and len(waiting) > LONGEST_WAIT:
@@ -92,7 +104,8 @@ def _released(first: list[T], rest: Iterator[T]) -> Iterator[T]:
 
 
 def _calibrate(driver: Driver, head: HeadTracker, good: list[Face]) -> None:
-    track = head.calibrate(good)
+    head.calibrate(good)
+    track = head.step(good[0])
     driver.reference = Pose(
         track.expression[0].numpy(), track.rotation[0].numpy(), track.translation[0].numpy(), track.eyes[0].numpy(),
         np.zeros(3, np.float32),
@@ -103,26 +116,34 @@ def _calibrate(driver: Driver, head: HeadTracker, good: list[Face]) -> None:
 
 def _track(
     frames: Iterable[tuple[np.ndarray, float]], tracker: FaceTracker, options: DriverOptions, keep_images: bool
-) -> Iterator[tuple[Face | None, DriverFrame]]:
+) -> Iterator[_Seen]:
+    torso: TorsoTracker | None = None
+    across = 0.0
     for index, (image_u8, time) in enumerate(frames):
         face, status = tracker.step(image_u8)
         if face is None and options.missing == "fail":
             raise FourdError(f"frame {index} ({time:.2f} s) of the driver shows no face; use --missing hold or skip")
-        yield face, DriverFrame(None, time, status, image_u8 if keep_images else None)
+        frame = DriverFrame(None, time, status, image_u8 if keep_images else None)
+        if face is None:
+            yield _Seen(frame)
+            continue
+        across = across or float(np.ptp(face.landmarks, axis=0).max())
+        glimpse = glimpse_of(image_u8, across)
+        if torso is None:
+            torso = TorsoTracker(glimpse, tracker.perception.matte(image_u8, face.landmarks), face.landmarks)
+        yield _Seen(frame, face, glimpse, torso.step(glimpse) if torso.usable else None)
 
 
-def _fitted(
-    items: Iterable[tuple[Face | None, DriverFrame]], head: HeadTracker, driver: Driver, options: DriverOptions
-) -> Iterator[DriverFrame]:
+def _fitted(items: Iterable[_Seen], head: HeadTracker, driver: Driver, options: DriverOptions) -> Iterator[DriverFrame]:
     """Fit, smooth and, where the face is missing, hold the last pose."""
     notes: list[DriverFrame] = []
 
     def rows() -> Iterator[np.ndarray | None]:
-        for face, frame in items:
-            notes.append(frame)
-            if face is not None and head.calibration is None:
-                _calibrate(driver, head, [face])
-            yield None if face is None else pack(head.step(face))
+        for item in items:
+            notes.append(item.frame)
+            if item.face is not None and head.calibration is None:
+                _calibrate(driver, head, [item.face])
+            yield None if item.face is None else _row(item, head, driver)
 
     values = smoothed(rows(), options.smoothing, options.lag) if options.smoothing > 0 else rows()
     last: Pose | None = None
@@ -131,8 +152,20 @@ def _fitted(
         if row is None and options.missing == "skip":
             continue
         if row is not None:
-            last = Pose(row[:52], row[52:55], row[55:58], row[58:64], np.zeros(3, np.float32))
+            torso = row[65:71] if len(row) > 65 else None
+            last = Pose(row[:52], row[52:55], row[55:58], row[58:64], np.zeros(3, np.float32), torso)
         yield DriverFrame(last, frame.time, frame.status, frame.image_u8)
+
+
+def _row(item: _Seen, head: HeadTracker, driver: Driver) -> np.ndarray:
+    """One frame's parameters as a vector: `pack`, and the torso's motion [6] where there is one to see."""
+    if item.face is None or head.calibration is None or driver.reference is None:
+        raise ValueError("a frame's parameters need a face and a calibration")
+    row = pack(head.step(item.face, item.glimpse))
+    if item.torso is None:
+        return row
+    neck = driver.reference.translation
+    return np.concatenate([row, torso_in_world(item.torso, neck, head.calibration.focal, head.fitter.size)])
 
 
 def driver_from_motion(motion: Motion, options: DriverOptions) -> Driver:
@@ -165,7 +198,9 @@ def source_pose(avatar: Avatar) -> Pose:
 
 def to_state(pose: Pose) -> HeadState:
     """A pose as the rig takes it."""
-    return HeadState.from_arrays(pose.expression, pose.rotation, pose.translation, pose.eyes, pose.jaw)
+    return HeadState.from_arrays(
+        pose.expression, pose.rotation, pose.translation, pose.eyes, pose.jaw, pose.torso
+    )  # fmt: skip
 
 
 def animate(avatar: Avatar, splat: SplatAvatar, driver: Driver, options: RetargetOptions) -> Iterator[

@@ -1,7 +1,7 @@
 """Lift one photo to Gaussians on the rig: every pixel of the person, then what the photo does not show.
 
-Three layers: (1) `pixels`, (2) `hidden` samples of the mesh, (3) the `back`. Frames, units and regions are those of
-`blocks.head_model`.
+Layers: (1) `pixels`, (2) `hidden` samples of the mesh, (3) the `back`, (4) the person beyond the picture's `edge`.
+Frames, units and regions are those of `blocks.head_model`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from ...ops.bind_gaussians import bind_inverse
 from .back import back_layer
 from .contour import fit_contour
+from .edge import edge_layer
 from .hidden import hidden_layer
 from .pixels import pixel_layer
 from .plate import background_plate, foreground_colours, sharpen_matte
@@ -49,7 +50,10 @@ def lift_photo(image: np.ndarray, matte: np.ndarray, view: View, rig: Rig) -> Li
     pixels, pixel_index, cell, labels = pixel_layer(scene, shell, foreground)
     hidden = hidden_layer(scene, labels, foreground)
     back = back_layer(scene, shell, foreground)
+    edge = edge_layer(scene, shell, foreground)
     bound = [_bind_world(rig, scene, pixels), hidden, _bind_world(rig, scene, back)]
+    if edge is not None:
+        bound.append(_bind_world(rig, scene, edge))
     joined = Bound(*(np.concatenate([getattr(b, name) for b in bound]) for name in Bound.__dataclass_fields__))
     return Lifted(rig, joined, pixel_index, cell, plate, matte)
 

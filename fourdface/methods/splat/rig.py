@@ -21,28 +21,33 @@ from ...blocks.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 CHAIN_LENGTH = 65
 PROXY_SIZE = 0.1
 LID_SIZE = 0.005
+NECK_GIVE = 0.06
+"""Metres by which the torso's neck joint may leave the skull's."""
 
 
 @dataclass(frozen=True)
 class HeadState:
-    """One pose: expression [52], rotation [3], translation [3] (the skull's, to world), eyes [6], jaw [3]."""
+    """One pose: expression [52], rotation [3], translation [3] (the skull's, to world), eyes [6], jaw [3]; torso [6]:
+    its rotation and translation about the neck joint since the photo, None: it follows the neck joint."""
 
     expression: Tensor
     rotation: Tensor
     translation: Tensor
     eyes: Tensor
     jaw: Tensor
+    torso: Tensor | None = None
 
     @staticmethod
     def from_arrays(
         expression: ArrayLike, rotation: ArrayLike, translation: ArrayLike, eyes: ArrayLike,
-        jaw: ArrayLike | None = None,
+        jaw: ArrayLike | None = None, torso: ArrayLike | None = None,
     ) -> HeadState:  # fmt: skip
-        """Float32 tensors from array-likes of the shapes above; `jaw` may be None (at rest)."""
+        """Float32 tensors from array-likes of the shapes above; `jaw` (at rest) and `torso` may be None."""
         given = (expression, rotation, translation, eyes)
         values = [torch.as_tensor(np.asarray(value), dtype=torch.float32) for value in given]
         rest = torch.zeros(3) if jaw is None else torch.as_tensor(np.asarray(jaw), dtype=torch.float32)
-        return HeadState(values[0], values[1], values[2], values[3], rest)
+        chest = None if torso is None else torch.as_tensor(np.asarray(torso), dtype=torch.float32)
+        return HeadState(values[0], values[1], values[2], values[3], rest, chest)
 
 
 def personal_model(model: HeadModel, neutral: Tensor) -> HeadModel:
@@ -74,6 +79,7 @@ class Rig:
         self.joints = self.model.joints()[0]
         self.source_rotation = axis_angle_to_matrix(source.rotation)
         self.anchor = self.source_rotation @ self.joints[1] + source.translation
+        self._torso_share = model.skinning_weights[:, :1]
         self._levels = torch.linspace(-1, 1, CHAIN_LENGTH)
         count = model.template.shape[0]
         self.lid_vertices = torch.nonzero(model.regions["eyelids"])[:, 0]
@@ -96,7 +102,8 @@ class Rig:
     def pose(self, state: HeadState) -> Tensor:
         """Vertices [V + 3*(CHAIN_LENGTH + L), 3] in the world for a pose of the skull.
 
-        The torso keeps the photo's orientation and follows the neck joint, the neck bends between the two.
+        The torso keeps the photo's orientation and follows the neck joint unless the state says how it moves; the neck
+        bends between the two.
         """
         rotation = axis_angle_to_matrix(state.rotation)
         joint = rotation @ self.joints[1] + state.translation
@@ -106,19 +113,31 @@ class Rig:
             None, state.expression[None], self.source.rotation[None], root_translation[None],
             neck[None], state.jaw[None], state.eyes[None],
         )[0]  # fmt: skip
+        torso_rotation, torso_place = self._torso(state, joint)
+        if state.torso is not None:
+            moved = (head - joint) @ torso_rotation.T + torso_place
+            head = torch.lerp(head, moved, self._torso_share)
         corners = torch.tensor([[0.0, 0, 0], [LID_SIZE, 0, 0], [0, LID_SIZE, 0]]) @ rotation.T
         lids = (head[self.lid_vertices][:, None] + corners).reshape(-1, 3)
-        return torch.cat([head, self._proxies(rotation, state.translation, joint - self.anchor), lids])
+        with_torso = (self._proxy_rest - self.anchor) @ torso_rotation.T + torso_place
+        ground = self._proxy_rest if state.torso is None else with_torso
+        return torch.cat([head, self._proxies(rotation, state.translation, with_torso, ground), lids])
 
-    def _proxies(self, rotation: Tensor, translation: Tensor, shift: Tensor) -> Tensor:
+    def _torso(self, state: HeadState, joint: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotation [3,3] of the torso since the photo, and where its neck joint is [3]: never far from the skull's."""
+        if state.torso is None:
+            return torch.eye(3), joint
+        apart = self.anchor + state.torso[3:] - joint
+        return axis_angle_to_matrix(state.torso[:3]), joint + apart * (NECK_GIVE / apart.norm().clamp_min(NECK_GIVE))
+
+    def _proxies(self, rotation: Tensor, translation: Tensor, with_torso: Tensor, ground: Tensor) -> Tensor:
         local = (self._proxy_rest - self.source.translation) @ self.source_rotation
         with_head = local @ rotation.T + translation
-        with_torso = self._proxy_rest + shift
         level = self._levels[:, None, None]
         upper, lower = level.clamp(0, 1), (level + 1).clamp(0, 1)
         blended = torch.where(
             level >= 0,
             upper * with_head + (1 - upper) * with_torso,
-            lower * with_torso + (1 - lower) * self._proxy_rest,
+            lower * with_torso + (1 - lower) * ground,
         )
         return blended.reshape(-1, 3)
