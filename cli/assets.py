@@ -36,7 +36,7 @@ def list_command(as_json: bool) -> None:
         return
     for row in rows:
         state = "here" if row["present"] else "missing"
-        click.echo(f"{row['id']:<26} {row['class']:<9} {state:<8} {row['purpose']}")
+        click.echo(f"{row['id']:<29} {row['class']:<9} {state:<8} {row['purpose']}")
 
 
 @command.command("path")
@@ -92,7 +92,7 @@ def verify_command(ctx: click.Context, asset_ids: tuple[str, ...]) -> None:
         if verdict.state == "missing" and not asset_ids and verdict.asset.kind != "embedded":
             continue
         failed += verdict.state in ("missing", "damaged")
-        click.echo(f"{verdict.asset.id:<26} {verdict.state:<9} {verdict.detail}")
+        click.echo(f"{verdict.asset.id:<29} {verdict.state:<9} {verdict.detail}")
     if failed:
         ctx.exit(1)
 
@@ -117,8 +117,8 @@ def licences_command(as_json: bool) -> None:
         use = "any use" if row["commercial_use"] else "no commercial use"
         state = "accepted" if row["accepted"] else "not accepted"
         state = state if row["needs_acceptance"] else "needs no acceptance"
-        click.echo(f"{row['id']:<26} {row['licence']} ({use}; {state})")
-        click.echo(f"{'':<26} {row['source']}")
+        click.echo(f"{row['id']:<29} {row['licence']} ({use}; {state})")
+        click.echo(f"{'':<29} {row['source']}")
 
 
 def _row(asset: Asset) -> dict[str, Any]:

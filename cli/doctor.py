@@ -147,7 +147,7 @@ def _print(report: dict[str, Any]) -> None:
             click.echo(f"  {name:<16} {why}")
     click.echo(f"assets      in {report['asset_folder']}")
     for row in report["assets"]:
-        click.echo(f"  {row['id']:<26} {row['class']:<9} {row['state']}")
+        click.echo(f"  {row['id']:<28} {row['class']:<9} {row['state']}")
     missing = [name for name, found in report["optional_packages"].items() if not found]
     click.echo(f"optional packages not installed: {', '.join(missing) or 'none'}")
     for problem in report["problems"]:

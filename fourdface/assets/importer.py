@@ -191,5 +191,6 @@ def _record(asset: Asset, found: Recognised, source: dict[str, Any], digest: str
         "extras": {name: shape(array) for name, array in found.extras.items()},
         "settings": found.settings,
         "discriminator": None,
+        "left_out": list(found.left_out),
         "fourd_version": __version__,
     }

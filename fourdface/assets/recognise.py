@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fourdface.assets.formats.arrays import Array
-from fourdface.assets.formats.errors import FormatError
+from fourdface.assets.formats.errors import FormatError, damage_refused
 from fourdface.assets.formats.modules import dictionary_tensors, is_module, mapping_of, module_tensors, settings_of
 from fourdface.assets.formats.onnx_files import Outline
 from fourdface.assets.formats.opening import Opened
@@ -50,6 +50,8 @@ class Recognised:
     extras: dict[str, Array] = dataclasses.field(default_factory=dict)
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     discriminator: Recognised | None = None
+    left_out: tuple[str, ...] = ()
+    """Other networks of the file, which were not converted."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,6 +68,11 @@ def recognise(opened: Opened) -> Recognised:
     Raises:
         FormatError: no known structure; the text says what is there, or the first differences from the nearest one.
     """
+    with damage_refused():
+        return _recognise(opened)
+
+
+def _recognise(opened: Opened) -> Recognised:
     if opened.outline is not None:
         return Recognised(_onnx_structure(opened.outline), {})
     items = mapping_of(opened.root) if opened.arrays is None else None
@@ -126,13 +133,16 @@ def _best(candidates: list[_Candidate], tensors: TensorReader, items: dict[Any, 
             found, difference = _compared(candidate.tensors, structure)
             if difference.none:
                 settings = settings_of(candidate.module, tensors) if candidate.module is not None else {}
+                judge = _discriminator(items.get("D"), tensors)
+                used = {candidate.network, "D" if judge else ""}
                 return Recognised(
                     structure,
                     _completed(found, structure),
                     candidate.network,
                     candidate.extras,
                     settings,
-                    _discriminator(items.get("D"), tensors),
+                    judge,
+                    tuple(str(name)[:60] for name in items if is_module(items[name]) and name not in used),
                 )
             if difference.common and (score := difference.likeness - 1e-3 * len(difference.wrong)) > nearest[0]:
                 shapes = {name: array.shape for name, array in found.items()}

@@ -78,7 +78,7 @@ def test_the_persistence_pickle_of_the_official_code_imports(folder: Path) -> No
     for name, tensor in tensors.items():
         assert tensor.numpy().tobytes() in raw, f"the numbers of {name} are not those of the file"
     record = json.loads((folder / "osg-decoder" / "weights.json").read_text())
-    assert record["network"] == "G_ema" and record["source"]["name"] == source.name
+    assert record["network"] == "G_ema" and record["left_out"] == ["G", "D"] and record["source"]["name"] == source.name
     assert record["settings"]["init_args"] == [32, {"decoder_lr_mul": 1.0, "decoder_output_dim": 32}]
     assert "nothing changed" in good("assets", "import", source).err
     assert files(place.parent) == [".lock", "weights.json", "weights.safetensors"]
@@ -216,6 +216,7 @@ def test_weights_with_a_discriminator_and_extras_load_again(tmp_path: Path, monk
     assert same(load_weights("tiny", discriminator=True), judge)
     assert same(load_weights(source), tensors) and same(load_weights(source, discriminator=True), judge)
     assert load_record("tiny")["discriminator"]["structure"] == "portrait4d-discriminator"
+    assert load_record("tiny")["left_out"] == ["G"]
     other = persistence_pickle(tmp_path / "other.pkl", module_tree(tensors))
     sentence = fourd("assets", "import", other).sentence()
     assert "tiny was imported before from tiny.pkl" in sentence and "--overwrite replaces it" in sentence

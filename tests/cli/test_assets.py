@@ -171,7 +171,7 @@ def test_list_and_licences(world: Path) -> None:
     rows = {row["id"]: row for row in json.loads(assets("list", "--json").output)}
     assert rows["open-head"]["present"] and rows["open-head"]["class"] == "embedded"
     assert not rows["good"]["present"] and rows["good"]["path"] == str(world / "good" / "net.bin")
-    assert "good                       open      missing  a test" in assets("list").output
+    assert "good                          open      missing  a test" in assets("list").output
     licences = {row["id"]: row for row in json.loads(assets("licences", "--json").output)}
     assert licences["research"]["needs_acceptance"] and not licences["research"]["accepted"]
     assert not licences["good"]["needs_acceptance"]
@@ -292,7 +292,7 @@ def test_add_copies_after_the_checks(world: Path, tmp_path: Path) -> None:
 def test_verify_finds_damage(world: Path) -> None:
     assert assets("fetch", "good").exit_code == 0
     result = assets("verify", "good")
-    assert result.exit_code == 0 and "good                       ok        7000 bytes" in result.output
+    assert result.exit_code == 0 and "good                          ok        7000 bytes" in result.output
     asset_path("good").write_bytes(b"x" + CONTENT[1:])
     result = assets("verify")
     assert result.exit_code == 1 and f"expected {SHA256}" in result.output

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class FormatError(ValueError):
     """A file that is damaged, hostile or of another kind; the text completes the sentence "FILE was refused: ..."."""
@@ -23,3 +26,14 @@ class Budget:
         self.left -= opcodes
         if self.left < 0:
             raise FormatError(f"its pickle has more than {MOST_OPCODES} instructions, far more than any model needs")
+
+
+@contextlib.contextmanager
+def damage_refused() -> Iterator[None]:
+    """Turn what damaged content may raise inside of a reader into FormatError; a last net, no test falls into it."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, MemoryError, BufferError) as error:
+        raise FormatError(f"it is damaged ({type(error).__name__} while reading it)") from error

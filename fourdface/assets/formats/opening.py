@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fourdface.assets.formats.arrays import Array
-from fourdface.assets.formats.errors import Budget, FormatError
+from fourdface.assets.formats.errors import Budget, FormatError, damage_refused
 from fourdface.assets.formats.numpy_files import NPY_MARK, is_npz, read_npz
 from fourdface.assets.formats.onnx_files import Outline, looks_like_onnx, read_outline
 from fourdface.assets.formats.safe_pickle import read_pickle
@@ -56,13 +56,8 @@ def open_weights(path: Path) -> Opened:
     Raises:
         FormatError: the file is damaged, hostile, too large or of no known format. Its text names no file.
     """
-    data = _mapped(path)
-    try:
-        return read_weights(data)
-    except FormatError:
-        raise
-    except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, MemoryError, BufferError) as error:
-        raise FormatError(f"it is damaged ({type(error).__name__} while reading it)") from error
+    with damage_refused():
+        return read_weights(_mapped(path))
 
 
 def read_weights(data: memoryview) -> Opened:
