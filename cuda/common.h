@@ -17,6 +17,13 @@
 #define FOURD_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
+// For functions that the CPU and the CUDA kernels share.
+#if defined(__CUDACC__)
+#define FOURD_SHARED __host__ __device__ inline
+#else
+#define FOURD_SHARED inline
+#endif
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #define FOURD_X86 1
 #include <immintrin.h>
