@@ -50,7 +50,7 @@ def bias_act(
         x: any shape. bias: [x.shape[dim]], converted to x's type, or None. dim: the axis of the bias.
         activation: one of `ACTIVATIONS`. slope: of "lrelu" below zero. gain: None is the activation's own.
         clamp: largest absolute value of the result, >= 0; None does not clamp.
-        backend: "auto" or "reference"; both are torch (docs/benchmarks.md says why).
+        backend: "auto" or "reference"; both are torch (docs/methods/genhead.md says why).
 
     Returns:
         x's shape, differentiable twice.
@@ -59,7 +59,14 @@ def bias_act(
         ValueError: an unknown activation, a bias of the wrong length, or a negative clamp.
     """
     _native.check_backend(backend, ("auto", "reference"))
-    return bias_act_reference(x, bias, dim=dim, activation=activation, slope=slope, gain=gain, clamp=clamp)
+    _check(x, bias, dim, activation, clamp)
+    wants_gradient = torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad))
+    if backend == "reference" or activation != "lrelu" or bias is None or wants_gradient:
+        return bias_act_reference(x, bias, dim=dim, activation=activation, slope=slope, gain=gain, clamp=clamp)
+    # In place on the sum: pages of new memory are what this costs on a CPU.
+    out = bias_act_reference(x, bias, dim=dim)
+    functional.leaky_relu_(out, slope).mul_(ACTIVATIONS[activation].gain if gain is None else gain)
+    return out if clamp is None else out.clamp_(-clamp, clamp)
 
 
 def bias_act_reference(
@@ -73,12 +80,8 @@ def bias_act_reference(
     clamp: float | None = None,
 ) -> Tensor:
     """Compute step by step; arguments and result as in `bias_act`."""
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-    if clamp is not None and clamp < 0:
-        raise ValueError(f"clamp must not be negative, got {clamp}")
+    _check(x, bias, dim, activation, clamp)
     if bias is not None:
-        _native.check_shape("bias", bias, (int(x.shape[dim]),))
         shape = [1] * x.ndim
         shape[dim] = -1
         x = x + bias.to(x.dtype).reshape(shape)
@@ -88,3 +91,12 @@ def bias_act_reference(
     if factor != 1:
         x = x * factor
     return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def _check(x: Tensor, bias: Tensor | None, dim: int, activation: str, clamp: float | None) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    if clamp is not None and clamp < 0:
+        raise ValueError(f"clamp must not be negative, got {clamp}")
+    if bias is not None:
+        _native.check_shape("bias", bias, (int(x.shape[dim]),))

@@ -45,12 +45,23 @@ def test_modulated_convolution_is_its_definition() -> None:
         w = w / (w.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
         expected = conv2d(x[i : i + 1], w, padding=1)
         torch.testing.assert_close(modulated_conv2d(x, weight, styles)[i : i + 1], expected)
+        torch.testing.assert_close(modulated_conv2d(x[i : i + 1], weight, styles[i : i + 1]), expected)
     assert torch.equal(modulated_conv2d(x, weight, torch.zeros(3, 4).double()), torch.zeros(3, 2, 5, 6).double())
+
+
+@pytest.mark.parametrize("demodulate", [True, False])
+@pytest.mark.parametrize("up", [1, 2])
+def test_one_sample_is_as_in_a_batch(up: int, demodulate: bool) -> None:
+    x, weight, styles = draw("a", (3, 4, 5, 6)).double(), draw("b", (2, 4, 3, 3)).double(), draw("c", (3, 4)).double()
+    options = {"up": up, "resample_filter": binomial_filter(), "demodulate": demodulate}
+    whole = modulated_conv2d(x, weight, styles, **options)  # type: ignore[arg-type]
+    one = modulated_conv2d(x[1:2], weight, styles[1:2], **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(one, whole[1:2])
 
 
 def test_modulated_convolution_in_half_precision_does_not_overflow() -> None:
     """Activations at the clamp, large styles and stored weights: bfloat16 and float16 stay near float32."""
-    x, weight, styles = draw("h", (1, 256, 4, 4)) * 100, draw("w", (8, 256, 3, 3)), draw("s", (1, 256)) * 50
+    x, weight, styles = draw("h", (2, 256, 4, 4)) * 100, draw("w", (8, 256, 3, 3)), draw("s", (2, 256)) * 50
     exact = modulated_conv2d(x, weight, styles)
     low = modulated_conv2d(x.half(), weight, styles)
     assert low.dtype == torch.float16

@@ -66,6 +66,20 @@ def test_bad_input(change: dict[str, object], words: str) -> None:
         bias_act(**{"x": torch.zeros(2, 3), **change})  # type: ignore[arg-type]
 
 
+def test_without_gradient_nothing_changes() -> None:
+    """The way in place gives the same numbers and leaves its input alone."""
+    x, bias = torch.randn(3, 5, 7), torch.randn(5)
+    kept = x.clone()
+    for clamp in (None, 0.7):
+        out = bias_act(x, bias, activation="lrelu", clamp=clamp)
+        assert torch.equal(out, bias_act_reference(x, bias, activation="lrelu", clamp=clamp))
+        assert torch.equal(x, kept)
+    zero = bias_act(x, torch.zeros(5), activation="lrelu", gain=1.0)
+    assert torch.equal(zero, torch.where(x > 0, x, 0.2 * x))
+    with pytest.raises(ValueError, match="clamp must not be negative"):
+        bias_act(x, bias, activation="lrelu", clamp=-1.0)
+
+
 def test_reference_is_the_op() -> None:
     x = torch.randn(2, 3, 5)
     assert torch.equal(bias_act(x, activation="swish"), bias_act_reference(x, activation="swish"))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d, grid_sample, pad, relu
 
-from fourdface.priors.genhead._nearest import nearest_vertices, surface_field
+from fourdface.ops.nearest_vertices import nearest_vertices
+from fourdface.ops.surface_field import surface_field
 from fourdface.priors.genhead.head import HeadGeometry, HeadPose
 
 __all__ = ["HeadDeformer", "NeckField", "PartCoordinates", "PartField", "grid_points"]
