@@ -48,13 +48,20 @@ def make(path: Path) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     import torch
 
-    from fourdface.assets.manifests import manifest
+    from fourdface.assets.manifests import integer_tensors, manifest
     from support.checkpoints import concrete, module_tree, persistence_pickle
 
     torch.manual_seed(0)
+    structures = ("portrait4d-psi", "portrait4d-psi", "portrait4d-discriminator")
+    whole = {structure: integer_tensors(structure) or frozenset() for structure in structures}
     generator, average, discriminator = (
-        module_tree({name: torch.randn(concrete(shape)) for name, shape in manifest(structure).items()})
-        for structure in ("portrait4d-psi", "portrait4d-psi", "portrait4d-discriminator")
+        module_tree(
+            {
+                name: torch.randn(concrete(shape)).to(torch.int64 if name in whole[structure] else torch.float32)
+                for name, shape in manifest(structure).items()
+            }
+        )
+        for structure in structures
     )
     persistence_pickle(path, generator, discriminator, average=average)
 

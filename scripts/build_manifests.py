@@ -60,29 +60,39 @@ def shapes(content: dict[str, Any]) -> dict[str, list[int | None]]:
     return found
 
 
-def build(folder: Path) -> dict[str, dict[str, list[int | None]]]:
-    """All manifests by the name of the structure."""
+def integers(content: dict[str, Any]) -> list[str]:
+    """Names of the tensors that hold whole numbers or booleans."""
+    return [name for name, entry in content.items() if not entry["dtype"].startswith("float")]
+
+
+def build(folder: Path) -> dict[str, Any]:
+    """`shapes`: all manifests by the name of the structure; `integers`: for those whose types are known."""
 
     def read(path: str) -> dict[str, Any]:
         return json.loads((folder / path).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
-    manifests = {
-        key: shapes(read(f"portrait4d/{name}_state_dict_manifest.json")["state_dict"])
-        for key, name in PORTRAIT4D.items()
-    }
+    manifests: dict[str, dict[str, list[int | None]]] = {}
+    whole: dict[str, list[str]] = {}
+
+    def add(key: str, content: dict[str, Any]) -> None:
+        manifests[key] = shapes(content)
+        whole[key] = integers(content)
+
+    for key, name in PORTRAIT4D.items():
+        add(key, read(f"portrait4d/{name}_state_dict_manifest.json")["state_dict"])
     for key, name in OTHERS.items():
         manifests[key] = shapes(read(f"eg3d_gen3d_coherent3d/manifest_{name}.json")["state_dict"])
-    manifests["panohead"] = shapes(read("facecraft4d/panohead_generator_manifest.json"))
+    add("panohead", read("facecraft4d/panohead_generator_manifest.json"))
     live = read("facecraft4d/liveportrait_manifest.json")
     for key, name in LIVEPORTRAIT.items():
-        manifests[key] = shapes(live[name])
-    manifests["liveportrait-stitching"] = {
-        f"{part}.{name}": shape
-        for part in STITCHING
-        for name, shape in shapes(live[f"stitching_retargeting_module/{part}"]).items()
+        add(key, live[name])
+    stitching = {
+        f"{part}.{n}": e for part in STITCHING for n, e in live[f"stitching_retargeting_module/{part}"].items()
     }
+    add("liveportrait-stitching", stitching)
     manifests["osg-decoder"] = {name: manifests["genhead"][f"decoder.{name}"] for name in OSG}
-    return manifests
+    whole["osg-decoder"] = []
+    return {"shapes": manifests, "integers": whole}
 
 
 def main(arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 Shape = Sequence[int | None]
 Manifest = Mapping[str, Shape]
@@ -45,11 +46,22 @@ class Difference:
 @lru_cache(maxsize=1)
 def all_manifests() -> dict[str, dict[str, tuple[int | None, ...]]]:
     """Every shipped manifest by the name of its structure."""
-    packed = Path(__file__).with_name("files").joinpath("manifests.json.gz").read_bytes()
     return {
         structure: {name: tuple(shape) for name, shape in tensors.items()}
-        for structure, tensors in json.loads(gzip.decompress(packed)).items()
+        for structure, tensors in _packed()["shapes"].items()
     }
+
+
+def integer_tensors(structure: str) -> frozenset[str] | None:
+    """Names of the tensors that hold whole numbers or booleans; None for a structure whose types are not known."""
+    names = _packed()["integers"].get(structure)
+    return None if names is None else frozenset(names)
+
+
+@lru_cache(maxsize=1)
+def _packed() -> dict[str, Any]:
+    packed = Path(__file__).with_name("files").joinpath("manifests.json.gz").read_bytes()
+    return json.loads(gzip.decompress(packed))  # type: ignore[no-any-return]
 
 
 def manifest(structure: str) -> dict[str, tuple[int | None, ...]]:

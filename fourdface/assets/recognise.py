@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from fourdface.assets.formats.arrays import Array
-from fourdface.assets.formats.errors import FormatError, damage_refused
+from fourdface.assets.formats.errors import MOST_TENSORS, FormatError, damage_refused
 from fourdface.assets.formats.modules import dictionary_tensors, is_module, mapping_of, module_tensors, settings_of
 from fourdface.assets.formats.onnx_files import Outline
 from fourdface.assets.formats.opening import Opened
 from fourdface.assets.formats.torch_files import TensorReader
-from fourdface.assets.manifests import Difference, all_manifests, compare, describe
+from fourdface.assets.manifests import OPTIONAL, Difference, all_manifests, compare, describe, integer_tensors
 
 PLAIN_ATTRIBUTES = tuple(f"deformer.flame_deform.{name}" for name in ("face_mask", "eye_mask", "face_wo_eye_mask"))
 """Arrays that inference needs and that the official networks keep outside of their state dictionary."""
@@ -109,6 +109,8 @@ def _candidates(root: Any, tensors: TensorReader) -> Iterator[_Candidate]:
     for name, value in list(items.items())[:_MOST_NESTED]:
         if isinstance(name, str) and mapping_of(value) and (found := dictionary_tensors(value, tensors)):
             nested[name] = _without_module(found)
+            if sum(map(len, nested.values())) > MOST_TENSORS:
+                raise FormatError(f"it has more than {MOST_TENSORS} tensors")
             yield _Candidate(name, nested[name])
     if len(nested) > 1:
         yield _Candidate("", {f"{part}.{name}": a for part, found in nested.items() for name, a in found.items()})
@@ -132,6 +134,7 @@ def _best(candidates: list[_Candidate], tensors: TensorReader, items: dict[Any, 
         for structure, expected in all_manifests().items():
             found, difference = _compared(candidate.tensors, structure)
             if difference.none:
+                _require_kinds(found, structure)
                 settings = settings_of(candidate.module, tensors) if candidate.module is not None else {}
                 judge = _discriminator(items.get("D"), tensors)
                 used = {candidate.network, "D" if judge else ""}
@@ -150,6 +153,18 @@ def _best(candidates: list[_Candidate], tensors: TensorReader, items: dict[Any, 
     if nearest[0] > _LIKE:
         raise FormatError(nearest[1])
     raise FormatError(_unknown(candidates))
+
+
+def _require_kinds(tensors: dict[str, Array], structure: str) -> None:
+    """Whole numbers where the network has whole numbers, and floating point where it has weights."""
+    whole = integer_tensors(structure)
+    if whole is None:
+        return
+    words = {True: "whole numbers", False: "floating-point numbers"}
+    for name, array in tensors.items():
+        found = array.data.dtype.kind != "f" and array.code != "BF16"
+        if found != (name in whole) and name not in OPTIONAL:
+            raise FormatError(f"it is almost {structure}, but {name} holds {words[found]}, expected {words[not found]}")
 
 
 def _compared(tensors: dict[str, Array], structure: str) -> tuple[dict[str, Array], Difference]:
@@ -176,6 +191,7 @@ def _discriminator(value: Any, tensors: TensorReader) -> Recognised | None:
     found, _ = module_tensors(value, tensors)
     for structure in DISCRIMINATORS:
         if _compared(found, structure)[1].none:
+            _require_kinds(found, structure)
             return Recognised(structure, _completed(found, structure), "D", settings=settings_of(value, tensors))
     return None
 

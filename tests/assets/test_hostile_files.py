@@ -108,6 +108,7 @@ def test_refusals_are_fast(refusals: dict[str, Any]) -> None:
         ("tuples as a key", "a key that is no plain value"),
         ("maps.0.weight transposed", "maps.0.weight has the shape 144x512, expected 512x144"),
         ("maps.2.bias missing", "almost bfm2flame, but maps.2.bias is missing"),
+        ("maps.2.bias of whole numbers", "maps.2.bias holds whole numbers, expected floating-point numbers"),
         ("one tensor too many", "maps.4.weight is not expected"),
         ("maps.0.bias with nan", "'maps.0.bias' has numbers that are not finite"),
         ("file: page", "a web page"),

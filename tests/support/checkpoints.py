@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fourdface.assets.manifests import manifest
+from fourdface.assets.manifests import integer_tensors, manifest
 
 FREE = 7
 """Length given to the axes that a manifest leaves open."""
@@ -36,7 +36,11 @@ def concrete(shape: Sequence[int | None]) -> tuple[int, ...]:
 
 def flat_tensors(structure: str, value: float = 0.5) -> dict[str, torch.Tensor]:
     """Every tensor of a manifest in full shape, each a single number that is repeated by strides of 0."""
-    return {name: torch.full((), value).expand(concrete(shape)) for name, shape in manifest(structure).items()}
+    whole = integer_tensors(structure) or ()
+    return {
+        name: torch.full((), value).to(torch.int64 if name in whole else torch.float32).expand(concrete(shape))
+        for name, shape in manifest(structure).items()
+    }
 
 
 def reconstruct_persistent(meta: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -459,6 +460,7 @@ def _almost() -> Iterator[tuple[str, bytes]]:
         ):
             changed = {**good, name: torch.zeros(wrong)}
             yield f"{name} {kind}", _saved(changed)
+        yield f"{name} of whole numbers", _saved({**good, name: torch.zeros(shape, dtype=torch.int32)})
         yield f"{name} one longer", legacy_torch_bytes({**good, name: torch.zeros(shape[0] + 1, *shape[1:])})
         yield f"{name} missing", _saved({key: value for key, value in good.items() if key != name})
         for value in (float("nan"), float("inf"), -float("inf")):
@@ -481,6 +483,33 @@ def _saved(value: Any) -> bytes:
     file = io.BytesIO()
     torch.save(value, file)
     return file.getvalue()
+
+
+def _crowds() -> Iterator[tuple[str, bytes]]:
+    """Much of what is harmless one by one."""
+    array = pickle.dumps(np.zeros(2, np.float32), 2)[2:-1] + b"r\xff\0\0\0"
+    names = b"".join(text(f"n{i}") + b"j\xff\0\0\0" for i in range(19_000))
+    dictionary = b"}(" + text("n") + array + names + b"ur\xfe\0\0\0"
+    nested = b"".join(text(f"d{i}") + b"j\xfe\0\0\0" for i in range(31))
+    yield "19000 tensors", b"\x80\x02" + dictionary + b"."
+    yield "19000 tensors 32 times", b"\x80\x02}(" + text("d") + dictionary + nested + b"u."
+    more = b"".join(text(f"m{i}") + b"j\xff\0\0\0" for i in range(100_000))
+    yield "119000 tensors", b"\x80\x02}(" + text("n") + array + names + more + b"u."
+    entries = ",".join(f'"n{i}":{{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}' for i in range(140_000))
+    header = f"{{{entries}}}".encode()
+    yield "safetensors of 140000 tensors", struct.pack("<Q", len(header)) + header + bytes(8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch is about to drop storages with a type, which checkpoints are made of
+        blob = legacy_torch_bytes(torch.zeros(2).storage())
+    storage = global_("torch.storage _load_from_bytes") + b"(B" + struct.pack("<I", len(blob)) + blob + b"tR"
+    tensor = global_("torch._utils _rebuild_tensor_v2") + b"(" + storage + b"K\x00(K\x02t(K\x01t\x89}tR"
+    yield "9000 storages", b"\x80\x02}(" + b"".join(text(f"n{i}") + tensor for i in range(9000)) + b"u."
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number in range(19_000):
+            archive.writestr(f"{number}.npy", b"\x93NUMPY")
+    yield "zip of 19000 entries", file.getvalue()
+    yield "a text of 64 megabytes", b"\x80\x02X" + struct.pack("<I", 1 << 26) + b"x" * (1 << 26) + b"."
 
 
 def _truncated() -> Iterator[tuple[str, bytes]]:
@@ -511,6 +540,7 @@ def corpus() -> dict[str, bytes]:
         _zips,
         _other_files,
         _almost,
+        _crowds,
         _truncated,
     ):
         for name, content in part():

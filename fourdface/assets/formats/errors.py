@@ -12,6 +12,7 @@ class FormatError(ValueError):
 
 MOST_OPCODES = 500_000
 """Pickle opcodes of one file, nested pickles included. The largest known checkpoint needs a quarter of it."""
+MOST_TENSORS = 20_000
 MOST_DIMENSIONS = 8
 
 

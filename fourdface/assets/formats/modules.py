@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from fourdface.assets.formats.arrays import Array
-from fourdface.assets.formats.errors import FormatError
+from fourdface.assets.formats.errors import MOST_TENSORS, FormatError
 from fourdface.assets.formats.safe_pickle import Global, Stub
 from fourdface.assets.formats.torch_files import TensorReader
 
 DEEPEST = 48
-MOST_TENSORS = 20_000
 _MOST_SETTINGS = 5000
 _PARTS = ("_parameters", "_buffers", "_modules")
 _HIDDEN = ("training", "_init_args", "_init_kwargs")

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fourdface.assets.formats.arrays import CODES, Array, checked_shape
-from fourdface.assets.formats.errors import FormatError
+from fourdface.assets.formats.errors import MOST_TENSORS, FormatError
 
-_LARGEST_HEADER = 1 << 24
+_LARGEST_HEADER = 1 << 23
 _PIECE = 1 << 23
 """Numbers copied at a time where a tensor is not contiguous or is checked."""
 
@@ -41,6 +41,8 @@ def read_safetensors(data: memoryview) -> tuple[dict[str, Array], dict[str, str]
         raise FormatError("its header is not JSON") from None
     if not isinstance(header, dict):
         raise FormatError("its header is no list of tensors")
+    if len(header) > MOST_TENSORS:
+        raise FormatError(f"it has more than {MOST_TENSORS} tensors")
     body = data[8 + length :]
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):

@@ -47,7 +47,7 @@ DTYPES: dict[str, str] = {
 Storage = tuple[str, memoryview]
 """Type name and bytes; the type is "" for storages without one."""
 Find = Callable[[str], memoryview]
-LARGEST_ARRAYS = 1 << 30
+LARGEST_ARRAYS = 1 << 29
 _LOAD_FROM_BYTES = "torch.storage._load_from_bytes"
 _MODULES = ("torch", "torch.cuda", "torch.storage")
 
@@ -84,7 +84,7 @@ class TensorReader:
         if array is not None:  # some are copies: big-endian numbers, selections, sparse matrices made dense
             self._array_bytes += array.data.nbytes
             if self._array_bytes > LARGEST_ARRAYS:
-                raise FormatError("its numpy arrays take more than 1 GiB")
+                raise FormatError("its numpy arrays take more than 512 MiB")
         return array
 
     def _tensor(self, value: Stub, code: str | None) -> Array:
