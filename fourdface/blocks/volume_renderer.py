@@ -20,7 +20,7 @@ from ..ops._ray_marching import (
     check_rays,
     render_field,
 )
-from ..ops.triplane_render import OffsetGrid, triplane_render, warp_by_grid
+from ..ops.triplane_render import OffsetGrid, Skipping, triplane_render, warp_by_grid
 from .triplane import TriplaneField, decoder_weights
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Rays",
     "Rendered",
     "Samples",
+    "Skipping",
     "as_image",
     "over_background",
     "over_white",
@@ -50,6 +51,7 @@ def render_volume(
     warp: Warp | OffsetGrid | None = None,
     draws: Draws | None = None,
     over_batch: bool = False,
+    skip: Skipping | None = None,
     backend: str = "auto",
 ) -> Rendered:
     """Render rays through a field.
@@ -63,6 +65,8 @@ def render_volume(
         draws: given numbers in place of the sampling's own.
         over_batch: rays that meet nothing get the farthest distance of all rays (as EG3D's and Portrait4D's renderers)
             instead of their own last one.
+        skip: what a fused picture may leave out (see `Skipping`), or None: exact. Fields without a kernel are rendered
+            exactly.
         backend: "auto", "reference" (plain torch) or "native" (fused).
 
     Returns:
@@ -74,7 +78,8 @@ def render_volume(
     if isinstance(field, TriplaneField) and field.planes.dim() == 5 and (warp is None or isinstance(warp, OffsetGrid)):
         return triplane_render(
             field.planes, decoder_weights(field.decoder), rays, sampling,
-            axes=field.axes, box_size=field.box_size, warp=warp, draws=draws, over_batch=over_batch, backend=backend,
+            axes=field.axes, box_size=field.box_size, warp=warp, draws=draws, over_batch=over_batch, skip=skip,
+            backend=backend,
         )  # fmt: skip
     if backend == "native":
         raise ValueError("backend 'native' renders a TriplaneField, warped by an OffsetGrid at most: use 'auto'")

@@ -92,8 +92,13 @@ def _mix(x: Tensor) -> Tensor:
 
 def seed_key(seed: int) -> int:
     """Return the 32-bit key that stands for a 64-bit seed."""
-    low = _mix(torch.tensor(seed & MASK32))
-    return int(_mix(low ^ (seed >> 32)))
+
+    def mix(x: int) -> int:
+        x = ((x ^ (x >> 16)) * 0x7FEB352D) & MASK32
+        x = ((x ^ (x >> 15)) * 0x846CA68B) & MASK32
+        return x ^ (x >> 16)
+
+    return mix(mix(seed & MASK32) ^ (seed >> 32))
 
 
 def counted_uniform(seed: int, rays: Tensor, samples: Tensor) -> Tensor:
@@ -103,12 +108,12 @@ def counted_uniform(seed: int, rays: Tensor, samples: Tensor) -> Tensor:
     return (mixed >> 8).to(torch.float32) * 2.0**-24
 
 
-def coarse_distances(rays: Rays, sampling: RaySampling, draws: Draws | None, first: int = 0) -> Tensor:
-    """Return the distances [B, R, S - first] of the coarse samples from number `first` on."""
-    index = torch.arange(first, sampling.coarse, device=rays.near.device)
+def coarse_distances(rays: Rays, sampling: RaySampling, draws: Draws | None, which: slice = slice(None)) -> Tensor:
+    """Return the distances [B, R, S] of the coarse samples, or of those in `which` alone."""
+    index = torch.arange(sampling.coarse, device=rays.near.device)[which]
     offset: Tensor | float = 0.0
     if draws is not None:
-        offset = draws.coarse[..., first:].to(rays.near)
+        offset = draws.coarse[..., which].to(rays.near)
     elif sampling.placement == "jitter":
         offset = _jitter(rays.near, index, sampling)
     elif sampling.placement == "centres":
