@@ -15,6 +15,8 @@ from fourdface.errors import FourdError
 
 CLASSES = ("embedded", "open", "gated")
 _ID = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's where there is one: seven times faster, and every command that needs an asset reads the list."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -73,7 +75,7 @@ def get_asset(asset_id: str) -> Asset:
 def read_registry(path: Path) -> dict[str, Asset]:
     """Read a registry file; every mistake is one FourdError that names the entry."""
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise FourdError(f"cannot read the asset registry {path}: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(entries, dict):
