@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from .inpaint import fill_with_patches
+
+MARGIN = 0.012
+"""Width, over the picture's longest side, of the rim around the matte in which single hairs and halos may be."""
 RIM = 0.02
-"""Depth, over the picture's longest side, to which the background goes on behind the person as its mirror image."""
+"""Depth, over the picture's longest side, to which the first guess behind the person is the mirror image."""
 
 
 def fill_smoothly(image: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -66,15 +70,16 @@ def fill_behind(image: np.ndarray, known: np.ndarray) -> np.ndarray:
 def background_plate(image: np.ndarray, matte: np.ndarray) -> np.ndarray:
     """The photo without the person: `image` [H,W,3] float in [0,1], `matte` [H,W] -> plate [H,W,3].
 
-    The fill takes its colours from a little beyond the matte's rim, which still holds hair and skin, and fades into
-    the photo there, so that no outline of the person stays behind.
+    The fill continues what lies a little beyond the matte's rim, which still holds hair and skin, and fades into the
+    photo there, so that no outline of the person stays behind.
     """
-    margin = max(2, round(0.006 * max(matte.shape)))
+    margin = max(2, round(MARGIN * max(matte.shape)))
     person = matte > 0.02
     distance = ndimage.distance_transform_edt(~person)
     if not (distance > margin).any():
         return np.broadcast_to(image.mean((0, 1)), image.shape).astype(np.float32)
-    fill = fill_behind(image, distance > margin)
+    known = distance > margin
+    fill = fill_with_patches(image, known, fill_behind(image, known))
     t = np.clip((distance - 1) / margin, 0, 1)[..., None]
     share = t * t * (3 - 2 * t)
     return np.clip(share * image + (1 - share) * fill, 0, 1).astype(np.float32)
