@@ -133,11 +133,20 @@ setup(
         "Programming Language :: Python :: 3.13",
         "Topic :: Multimedia :: Graphics :: 3D Rendering",
     ],
-    packages=[*find_packages(include=["fourdface", "fourdface.*"]), "fourdface.cli", "fourdface.cuda"],
-    package_dir={"fourdface": "fourdface", "fourdface.cli": "cli", "fourdface.cuda": "cuda"},
+    packages=[
+        *find_packages(include=["fourdface", "fourdface.*"]),
+        *("fourdface.cli", "fourdface.configs", "fourdface.cuda"),
+    ],
+    package_dir={
+        "fourdface": "fourdface",
+        "fourdface.cli": "cli",
+        "fourdface.configs": "configs",
+        "fourdface.cuda": "cuda",
+    },
     package_data={
         "fourdface": ["py.typed"],
         "fourdface.assets": ["registry.yaml", "files/*"],
+        "fourdface.configs": ["*/*.yaml"],
         "fourdface.cuda": ["*.h", "*.inl", "*.cpp", "*.cu", "*.cuh"],
     },
     install_requires=CORE,

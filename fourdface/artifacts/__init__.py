@@ -12,9 +12,10 @@ from fourdface.artifacts.blobs import Blobs
 from fourdface.artifacts.frames import Frames
 from fourdface.artifacts.motion import Motion
 from fourdface.artifacts.provenance import Provenance, Source, Weights
+from fourdface.artifacts.report import Report
 from fourdface.artifacts.tracked import HeadTrack, Tracked
 
-KINDS: dict[str, type[Artifact]] = {cls.KIND: cls for cls in (Tracked, Motion, Avatar, Frames)}
+KINDS: dict[str, type[Artifact]] = {cls.KIND: cls for cls in (Tracked, Motion, Avatar, Frames, Report)}
 """Kind -> class, for readers that take any artifact."""
 
 
@@ -35,6 +36,7 @@ __all__ = [
     "HeadTrack",
     "Motion",
     "Provenance",
+    "Report",
     "Source",
     "Tracked",
     "Weights",

@@ -1,0 +1,117 @@
+"""Metrics by name, and which of them can be measured with the judges and weights that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from fourdface.errors import UsageError
+from fourdface.metrics import face, image, sets, temporal
+from fourdface.metrics.base import Metric
+from fourdface.metrics.judges import JudgeSet
+from fourdface.metrics.picture import Picture
+
+CROPS = ("face",)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to make a metric: the judges' roles it needs, and whether it needs every frame (second differences)."""
+
+    make: Callable[[JudgeSet], Metric]
+    roles: tuple[str, ...] = ()
+    every_frame: bool = False
+
+
+def _identity(picture: Picture) -> object:
+    return picture.read("identity")
+
+
+def _words(judges: JudgeSet, *roles: str) -> str:
+    return "; ".join(judges.words[role] for role in roles)
+
+
+def _faced(cls: type, *roles: str, every_frame: bool = False) -> Entry:
+    needs = ("detector", *roles) if roles[0] != "coefficients" else roles
+    return Entry(lambda judges: cls(_words(judges, *roles)), needs, every_frame)
+
+
+def _cropped(cls: type) -> dict[str, Entry]:
+    name = cls("full").info.name
+    return {
+        name: Entry(lambda judges: cls("full")),
+        f"{name}_face": Entry(lambda judges: cls("face"), ("detector",)),
+    }
+
+
+def _set(cls: Callable[..., Metric], role: str, *name: str) -> Entry:
+    return Entry(
+        lambda judges: cls(lambda p: p.read(role), _words(judges, role), *name), ("detector", "landmarks", role)
+    )
+
+
+METRICS: dict[str, Entry] = {
+    **_cropped(image.Psnr),
+    **_cropped(image.Ssim),
+    **_cropped(image.MsSsim),
+    **_cropped(image.L1),
+    "feature_distance": Entry(
+        lambda judges: face.FeatureDistance(_words(judges, "features")), ("detector", "features")
+    ),
+    "nme": _faced(face.LandmarkError, "landmarks"),
+    "akd": _faced(face.KeypointDistance, "landmarks"),
+    "pose": _faced(face.PoseError, "pose"),
+    "id": _faced(face.IdentityToReference, "identity", "landmarks"),
+    "csim": _faced(face.IdentityToSource, "identity", "landmarks"),
+    "aed": _faced(face.ExpressionError, "coefficients"),
+    "expr": _faced(face.ExpressionDistance, "coefficients"),
+    "aed_f": _faced(face.EmotionError, "emotion"),
+    "o2oid": _set(sets.PairwiseIdentity, "identity", "o2oid"),
+    "cons": _set(sets.PairwiseIdentity, "identity", "cons"),
+    "silhouette_iou": Entry(lambda judges: image.SilhouetteIou()),
+    "depth_error": Entry(lambda judges: image.DepthError()),
+    "normal_error": Entry(lambda judges: image.NormalError()),
+    "flicker_pose": _faced(temporal.PoseFlicker, "pose", every_frame=True),
+    "flicker_landmarks": _faced(temporal.LandmarkFlicker, "landmarks", every_frame=True),
+    "flicker_pixels": Entry(lambda judges: temporal.PixelFlicker(), every_frame=True),
+}
+
+
+def build_metrics(
+    names: Sequence[str], judges: JudgeSet, every: int = 1
+) -> tuple[list[Callable[[], Metric]], dict[str, str]]:
+    """Factories of the named metrics that can be measured, and why the others cannot (name -> reason).
+
+    Raises UsageError for a name that does not exist.
+    """
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        raise UsageError(f"there is no metric {unknown[0]}; there are {', '.join(METRICS)}")
+    made: list[Callable[[], Metric]] = []
+    left_out: dict[str, str] = {}
+    for name in names:
+        entry = METRICS[name]
+        absent = [role for role in entry.roles if not judges.has(role)]
+        if absent:
+            left_out[name] = f"needs a network for {', '.join(absent)} (--judges FILE --models DIR)"
+        elif entry.every_frame and every > 1:
+            left_out[name] = f"needs every frame, and the protocol takes every {every}th (--every 1)"
+        else:
+            made.append(partial(entry.make, judges))
+    return made, left_out
+
+
+def set_metric(name: str, network: str) -> Metric | None:
+    """A metric of whole sets without its network, for states of earlier runs; None for metrics with values a frame."""
+
+    def nothing(picture: Picture) -> None:
+        return None
+
+    kinds: dict[str, Callable[[], Metric]] = {
+        "fid": lambda: sets.Fid(nothing, network),
+        "kid": lambda: sets.Kid(nothing, network),
+        "o2oid": lambda: sets.PairwiseIdentity(nothing, network, "o2oid"),
+        "cons": lambda: sets.PairwiseIdentity(nothing, network, "cons"),
+    }
+    return kinds[name]() if name in kinds else None

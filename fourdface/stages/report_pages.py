@@ -1,0 +1,207 @@
+"""A report for people and programs: json, csv and one self-contained html page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..artifacts import Report
+from .report_summary import summarise
+
+COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b")
+CURVE_WIDTH, CURVE_HEIGHT = 560, 110
+STYLE = """
+body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1180px;padding:0 1rem;color:#1b1f24}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid #d0d7de;padding-bottom:.3rem}
+table{border-collapse:collapse;margin:.6rem 0}
+td,th{padding:.25rem .6rem;border-bottom:1px solid #e5e8eb;text-align:right}
+th:first-child,td:first-child{text-align:left}th{background:#f6f8fa;font-weight:600}.best{font-weight:700}
+.ci{color:#656d76;font-size:.85em}.wrap{overflow-x:auto}figure{display:inline-block;margin:.4rem .8rem .4rem 0}
+figcaption{font-size:.85em;color:#656d76}svg{background:#fbfcfd;border:1px solid #e5e8eb}code{font-size:.9em}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(560px,1fr));gap:.6rem}
+"""
+
+
+def to_json(report: Report) -> str:
+    """The whole report as JSON: settings, totals, sequences, frames."""
+    return json.dumps(summarise(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_csv(report: Report) -> str:
+    """One row a system and sequence and one for the total; columns are metrics."""
+    data = summarise(report)
+    names = [info["name"] for info in data["metrics"]]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["system", "sequence", *names])
+    for system in data["systems"]:
+        for sequence, values in data["by_sequence"][system].items():
+            writer.writerow([system, sequence, *(_cell(values.get(name)) for name in names)])
+        writer.writerow([system, "TOTAL", *(_cell(data["totals"][system][name]["value"]) for name in names)])
+    return out.getvalue()
+
+
+def to_markdown(report: Report) -> str:
+    """The totals as a Markdown table: a row a metric, a column a system."""
+    data = summarise(report)
+    lines = ["| metric | " + " | ".join(data["systems"]) + " |", "|---" * (len(data["systems"]) + 1) + "|"]
+    for info in data["metrics"]:
+        cells = [_number(data["totals"][system][info["name"]]["value"]) for system in data["systems"]]
+        arrow = "up" if info["direction"] == "higher" else "down"
+        lines.append(f"| {info['title']} [{info['unit']}], better {arrow} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def to_html(report: Report) -> str:
+    """One page without any outside file: totals, sequences, curves, worst frames, settings."""
+    data = summarise(report)
+    title = f"fourd eval: {data['protocol']['name']}"
+    parts = [f"<h1>{html.escape(title)}</h1>", _lead(data), "<h2>Totals</h2>", _totals(data)]
+    parts += ["<h2>By sequence</h2>", _sequences(data)]
+    if data["frames"]:
+        parts += ["<h2>Frame by frame</h2>", _legend(data["systems"]), _curves(data)]
+    if data["captions"]:
+        parts += ["<h2>Worst frames</h2><p>Source, truth and result side by side.</p>", _pictures(data, report)]
+    parts += ["<h2>Metrics</h2>", _definitions(data), "<h2>Settings and inputs</h2>", _settings(data, report)]
+    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+    return f"{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4g}"
+
+
+def _lead(data: dict[str, Any]) -> str:
+    frames, sequences = len(data["frames"]), len(data["sequences"])
+    text = f"{len(data['systems'])} systems, {sequences} sequences, {frames} judged frames."
+    if data["left_out"]:
+        rows = "".join(f"<li>{html.escape(name)}: {html.escape(why)}</li>" for name, why in data["left_out"].items())
+        text += f" Metrics that could not be measured:<ul>{rows}</ul>"
+    return f"<p>{text}</p>"
+
+
+def _best(data: dict[str, Any], info: dict[str, Any]) -> float | None:
+    values = [data["totals"][s][info["name"]]["value"] for s in data["systems"]]
+    numbers = [v for v in values if v is not None]
+    if len(numbers) < 2:
+        return None
+    return max(numbers) if info["direction"] == "higher" else min(numbers)
+
+
+def _totals(data: dict[str, Any]) -> str:
+    head = "".join(f"<th>{html.escape(system)}</th>" for system in data["systems"])
+    rows = []
+    for info in data["metrics"]:
+        best = _best(data, info)
+        cells = []
+        for system in data["systems"]:
+            entry = data["totals"][system][info["name"]]
+            mark = ' class="best"' if best is not None and entry["value"] == best else ""
+            interval = ""
+            if entry["low"] is not None:
+                interval = f' <span class="ci">[{_number(entry["low"])}, {_number(entry["high"])}]</span>'
+            if entry["coverage"] is not None and entry["coverage"] < 1:
+                interval += f' <span class="ci">{100 * entry["coverage"]:.1f} % of frames</span>'
+            cells.append(f"<td{mark}>{_number(entry['value'])}{interval}</td>")
+        arrow = "&uarr;" if info["direction"] == "higher" else "&darr;"
+        label = f"{html.escape(info['title'])} {arrow} <span class='ci'>{html.escape(info['unit'])}</span>"
+        rows.append(f"<tr><td>{label}</td>{''.join(cells)}</tr>")
+    note = "<p class='ci'>Means over sequences of means over frames; 95 % bootstrap intervals over sequences.</p>"
+    return f"<div class='wrap'><table><tr><th>metric</th>{head}</tr>{''.join(rows)}</table></div>{note}"
+
+
+def _sequences(data: dict[str, Any]) -> str:
+    names = [info["name"] for info in data["metrics"]]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    rows = []
+    for system in data["systems"]:
+        for sequence, values in data["by_sequence"][system].items():
+            cells = "".join(f"<td>{_number(values.get(name))}</td>" for name in names)
+            rows.append(f"<tr><td>{html.escape(sequence)}</td><td>{html.escape(system)}</td>{cells}</tr>")
+    return f"<div class='wrap'><table><tr><th>sequence</th><th>system</th>{head}</tr>{''.join(rows)}</table></div>"
+
+
+def _legend(systems: Sequence[str]) -> str:
+    entries = [
+        f'<span style="color:{COLOURS[k % len(COLOURS)]}">&#9632;</span> {html.escape(system)}'
+        for k, system in enumerate(systems)
+    ]
+    return f"<p>{' &nbsp; '.join(entries)}</p>"
+
+
+def _curves(data: dict[str, Any]) -> str:
+    """One small diagram a metric and sequence."""
+    charts = []
+    for info in data["metrics"]:
+        for entry in data["sequences"]:
+            lines = {
+                system: [
+                    (row["frame"], row[info["name"]])
+                    for row in data["frames"]
+                    if row["system"] == system and row["sequence"] == entry["name"] and info["name"] in row
+                ]
+                for system in data["systems"]
+            }
+            if any(len(points) > 1 for points in lines.values()):
+                charts.append(_chart(f"{entry['name']}: {info['title']} [{info['unit']}]", list(lines.values())))
+    return f"<div class='grid'>{''.join(charts)}</div>"
+
+
+def _chart(title: str, lines: Sequence[Sequence[tuple[int, float]]]) -> str:
+    points = [point for line in lines for point in line]
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    across, up = max(right - left, 1), (high - low) or 1.0
+
+    def place(point: tuple[int, float]) -> str:
+        x = 6 + (point[0] - left) / across * (CURVE_WIDTH - 12)
+        y = CURVE_HEIGHT - 6 - (point[1] - low) / up * (CURVE_HEIGHT - 12)
+        return f"{x:.1f},{y:.1f}"
+
+    drawn = "".join(
+        f'<polyline fill="none" stroke="{COLOURS[k % len(COLOURS)]}" stroke-width="1.3" '
+        f'points="{" ".join(place(point) for point in line)}"/>'
+        for k, line in enumerate(lines)
+        if line
+    )
+    caption = f"{html.escape(title)}, {_number(low)} to {_number(high)}, frames {left} to {right}"
+    size = f'width="{CURVE_WIDTH}" height="{CURVE_HEIGHT}"'
+    return f"<figure><svg {size}>{drawn}</svg><figcaption>{caption}</figcaption></figure>"
+
+
+def _pictures(data: dict[str, Any], report: Report) -> str:
+    figures = []
+    for caption, blob in zip(data["captions"], report.picture_blobs, strict=True):
+        words = f"{caption['system']}, {caption['sequence']}, frame {caption['frame']}: worst by {caption['metric']}"
+        picture = base64.b64encode(blob).decode()
+        figures.append(
+            f'<figure><img alt="{html.escape(words)}" src="data:image/png;base64,{picture}">'
+            f"<figcaption>{html.escape(words)}</figcaption></figure>"
+        )
+    return "".join(figures)
+
+
+def _definitions(data: dict[str, Any]) -> str:
+    keys = ("name", "formula", "source", "network", "crop", "missing")
+    head = "".join(f"<th>{key}</th>" for key in keys)
+    rows = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(info[key]))}</td>" for key in keys) + "</tr>"
+        for info in data["metrics"]
+    )
+    return f"<div class='wrap'><table><tr>{head}</tr>{rows}</table></div>"
+
+
+def _settings(data: dict[str, Any], report: Report) -> str:
+    kept = {key: data[key] for key in ("protocol", "judges", "sequences")}
+    kept["fourd_version"] = report.provenance.fourd_version
+    kept["command"] = report.provenance.command
+    return f"<pre>{html.escape(json.dumps(kept, indent=1, ensure_ascii=False))}</pre>"
