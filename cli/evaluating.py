@@ -59,6 +59,22 @@ def _row(result: str, truth: str) -> dict[str, str]:
     return {"name": Path(truth).stem or "pair", "result": result, "reference": truth}
 
 
+def clip_inputs(arguments: tuple[str, ...]) -> list[Path]:
+    """Clips: videos, folders of pictures, and what lies in any other folder."""
+    from fourdface.media.image import list_images
+
+    found: list[Path] = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir() and list_images(path):
+            found.append(path)
+        elif path.is_dir():
+            found += sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        else:
+            found += expand_inputs((argument,))
+    return list(dict.fromkeys(found))
+
+
 def _manifest(path: Path) -> list[dict[str, str]]:
     """A list of {result, reference, name?, source?}; relative paths count from the manifest's folder."""
     import yaml
@@ -90,7 +106,7 @@ def run_self(clips: tuple[str, ...], options: Options) -> None:
     with Session("self-reenact", options) as session:
         session.require_systems()
         made = []
-        for path in session.mine(expand_inputs(clips), key=lambda path: path.stem):
+        for path in session.mine(clip_inputs(clips), key=lambda path: path.stem):
             first = next(frame_stream(path)())[..., :3]
             photo = session.work / "sources" / f"{path.stem}.png"
             photo.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +123,7 @@ def run_cross(clips: tuple[str, ...], photos: tuple[str, ...], options: Options)
 
     with Session("cross-reenact", options) as session:
         session.require_systems()
-        pairs = [(photo, clip) for photo in expand_inputs(photos) for clip in expand_inputs(clips)]
+        pairs = [(photo, clip) for photo in expand_inputs(photos) for clip in clip_inputs(clips)]
         made = []
         for photo, clip in session.mine(pairs, key=lambda pair: f"{pair[0].stem}+{pair[1].stem}"):
             name = f"{photo.stem}+{clip.stem}"

@@ -14,6 +14,7 @@ them say so.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import importlib
 from collections.abc import Callable, Mapping
@@ -233,6 +234,7 @@ def _landmarker(file: Path) -> Any:
         base = tasks.BaseOptions(model_asset_path=str(file))
         options = vision.FaceLandmarkerOptions(base_options=base, output_face_blendshapes=True)
         _LANDMARKERS[file] = vision.FaceLandmarker.create_from_options(options)
+        atexit.register(_LANDMARKERS[file].close)  # its own finaliser fails once Python is going down
     return _LANDMARKERS[file]
 
 

@@ -30,7 +30,7 @@ class Picture:
     @cached_property
     def image(self) -> torch.Tensor:
         """[3,H,W] float32 in 0..1."""
-        return torch.from_numpy(np.ascontiguousarray(self.image_u8)).permute(2, 0, 1).float() / 255
+        return torch.from_numpy(self.image_u8.astype(np.float32)).permute(2, 0, 1) / 255
 
     def read(self, role: str) -> Any:
         """What the judge of a role sees here, None where there is no face or no such judge; read once."""

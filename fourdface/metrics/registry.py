@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from fourdface.errors import UsageError
 from fourdface.metrics import face, image, sets, temporal
 from fourdface.metrics.base import Metric
@@ -51,6 +53,16 @@ def _set(cls: Callable[..., Metric], role: str, *name: str) -> Entry:
     )
 
 
+def _pooled(picture: Picture) -> np.ndarray | None:
+    """The judge's deepest features, mean over places."""
+    taps = picture.read("features")
+    return None if not taps else np.asarray(taps[-1][0].mean(axis=(1, 2)))
+
+
+def _pooled_set(cls: Callable[..., Metric], name: str) -> Entry:
+    return Entry(lambda judges: cls(_pooled, _words(judges, "features"), name), ("features",))
+
+
 METRICS: dict[str, Entry] = {
     **_cropped(image.Psnr),
     **_cropped(image.Ssim),
@@ -69,6 +81,8 @@ METRICS: dict[str, Entry] = {
     "aed_f": _faced(face.EmotionError, "emotion"),
     "o2oid": _set(sets.PairwiseIdentity, "identity", "o2oid"),
     "cons": _set(sets.PairwiseIdentity, "identity", "cons"),
+    "fd": _pooled_set(sets.Fid, "fd"),
+    "kd": _pooled_set(sets.Kid, "kd"),
     "silhouette_iou": Entry(lambda judges: image.SilhouetteIou()),
     "depth_error": Entry(lambda judges: image.DepthError()),
     "normal_error": Entry(lambda judges: image.NormalError()),
@@ -111,6 +125,8 @@ def set_metric(name: str, network: str) -> Metric | None:
     kinds: dict[str, Callable[[], Metric]] = {
         "fid": lambda: sets.Fid(nothing, network),
         "kid": lambda: sets.Kid(nothing, network),
+        "fd": lambda: sets.Fid(nothing, network, "fd"),
+        "kd": lambda: sets.Kid(nothing, network, "kd"),
         "o2oid": lambda: sets.PairwiseIdentity(nothing, network, "o2oid"),
         "cons": lambda: sets.PairwiseIdentity(nothing, network, "cons"),
     }

@@ -32,7 +32,7 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
     inner = linalg.eigvalsh(root @ cov_b @ root)
     trace = float(np.sqrt(np.clip(inner, 0, None)).sum())
     shift = mean_a - mean_b
-    return float(shift @ shift + np.trace(cov_a) + np.trace(cov_b) - 2 * trace)
+    return max(0.0, float(shift @ shift + np.trace(cov_a) + np.trace(cov_b) - 2 * trace))  # rounding may give -1e-5
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -92,12 +92,13 @@ class _Moments:
 
 
 class Fid(Metric):
-    """FID between all predictions and all references."""
+    """FID between all predictions and all references; `fd` for other features than Inception's."""
 
-    def __init__(self, features: Features, network: str) -> None:
+    def __init__(self, features: Features, network: str, name: str = "fid") -> None:
         self._features = features
+        title = {"fid": "FID", "fd": "Frechet distance of the judge's features"}[name]
         self.info = MetricInfo(
-            "fid", "FID", "squared feature distance", "lower",
+            name, title, "squared feature distance", "lower",
             "|m - m*|^2 + tr(C + C* - 2 (C C*)^(1/2)), covariances over n - 1", "Heusel et al. 2017", network,
             missing="pictures without features are left out; NaN under two pictures on a side",
         )  # fmt: skip
@@ -193,12 +194,13 @@ class _KeptMetric(Metric):
 
 
 class Kid(_KeptMetric):
-    """KID between predictions and references."""
+    """KID between predictions and references; `kd` for other features than Inception's."""
 
-    def __init__(self, features: Features, network: str) -> None:
+    def __init__(self, features: Features, network: str, name: str = "kid") -> None:
         super().__init__(features)
+        title = {"kid": "KID", "kd": "kernel distance of the judge's features"}[name]
         self.info = MetricInfo(
-            "kid", "KID", "squared MMD", "lower", "unbiased MMD^2, kernel (x.y / D + 1)^3, up to 2048 pictures a side",
+            name, title, "squared MMD", "lower", "unbiased MMD^2, kernel (x.y / D + 1)^3, up to 2048 pictures a side",
             "Binkowski et al. 2018", network, missing="pictures without features are left out",
         )  # fmt: skip
 

@@ -43,13 +43,13 @@ def warp(image_u8: np.ndarray, to_crop: np.ndarray, size: tuple[int, int]) -> np
     points = torch.stack([columns, rows, torch.ones_like(rows)], -1) @ back.T
     extent = torch.tensor([width, height], dtype=torch.float64)
     grid = ((2 * points + 1) / extent - 1).float()
-    image = torch.from_numpy(np.ascontiguousarray(image_u8)).permute(2, 0, 1)[None].float()
+    image = torch.from_numpy(image_u8.astype(np.float32)).permute(2, 0, 1)[None]
     crop = functional.grid_sample(image, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)
     return crop[0].permute(1, 2, 0).numpy()
 
 
 def stretched(image_u8: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 [H,W,3] -> float32 [h,w,3] in 0..255, bilinear without filtering, half-pixel centres."""
-    image = torch.from_numpy(np.ascontiguousarray(image_u8)).permute(2, 0, 1)[None].float()
+    image = torch.from_numpy(image_u8.astype(np.float32)).permute(2, 0, 1)[None]
     out = functional.interpolate(image, size=size, mode="bilinear", align_corners=False)
     return out[0].permute(1, 2, 0).numpy()

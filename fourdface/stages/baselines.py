@@ -51,6 +51,6 @@ def _moved(image_u8: np.ndarray, to_source: np.ndarray, size: tuple[int, int]) -
     points = torch.stack([columns, rows, torch.ones_like(rows)], -1) @ torch.from_numpy(to_source).T
     extent = torch.tensor([image_u8.shape[1], image_u8.shape[0]], dtype=torch.float64)
     grid = ((2 * points + 1) / extent - 1).float()
-    image = torch.from_numpy(np.ascontiguousarray(image_u8)).permute(2, 0, 1)[None].float()
+    image = torch.from_numpy(image_u8.astype(np.float32)).permute(2, 0, 1)[None]
     out = functional.grid_sample(image, grid[None], mode="bilinear", padding_mode="border", align_corners=False)
     return out[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()

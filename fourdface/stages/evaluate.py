@@ -22,7 +22,7 @@ FrameStream = Callable[[], Iterator[np.ndarray]]
 """Opens a sequence of pictures uint8 [H,W,3] or [H,W,4] (straight alpha) from its first frame."""
 SHOWN = ("feature_distance", "nme", "pose", "aed")
 """Metrics whose worst frames are kept as pictures, as far as they are measured."""
-WORST, THUMB = 3, 192
+WORST, THUMB = 3, 144
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 
-from fourdface.artifacts import Artifact, Avatar, Frames, Motion, Provenance, Source, Tracked, Weights
+from fourdface.artifacts import Artifact, Avatar, Frames, Motion, Provenance, Report, Source, Tracked, Weights
 
 PROVENANCE = Provenance(
     command="fourd lift 'my photo.jpg'",
@@ -122,7 +123,33 @@ def make_frames(count: int = 3, seed: int = 0, **changes: Any) -> Frames:
     return Frames(**(values | changes))
 
 
-MAKERS: dict[str, Any] = {"tracked": make_tracked, "motion": make_motion, "avatar": make_avatar, "frames": make_frames}
+def make_report(count: int = 3, seed: int = 0, **changes: Any) -> Report:
+    """`count` judged frames of one system and one metric."""
+    manifest = {
+        "protocol": {"name": "pairs"}, "judges": {}, "left_out": {}, "systems": ["ours"], "captions": [],
+        "metrics": [{"name": "psnr", "direction": "higher", "network": ""}],
+        "sequences": [{"name": "clip", "hashes": {}}],
+    }  # fmt: skip
+    values: dict[str, Any] = {
+        "manifest_json": json.dumps(manifest),
+        "row_system": np.zeros(count, np.int32),
+        "row_sequence": np.zeros(count, np.int32),
+        "row_frame": np.arange(count),
+        "values": np.random.default_rng(seed).random((count, 1)),
+        "measured": np.ones((count, 1), np.uint8),
+        "picture_blobs": [b"\x89PNG"],
+        "provenance": PROVENANCE,
+    }
+    return Report(**(values | changes))
+
+
+MAKERS: dict[str, Any] = {
+    "tracked": make_tracked,
+    "motion": make_motion,
+    "avatar": make_avatar,
+    "frames": make_frames,
+    "report": make_report,
+}
 
 
 def assert_same(a: Artifact, b: Artifact) -> None:
