@@ -52,10 +52,10 @@ FOURD_SHARED void set_box(const FourdRasterArgs& s, const RasterCamera& cam, con
   double x0 = 1e300, x1 = -1e300, y0 = 1e300, y1 = -1e300;
   for (int i = 0; i < 3; i++) {
     const double x = cam.fx * p[i][0] / p[i][2] + cam.cx, y = cam.fy * p[i][1] / p[i][2] + cam.cy;
-    x0 = fmin(x0, x);
-    x1 = fmax(x1, x);
-    y0 = fmin(y0, y);
-    y1 = fmax(y1, y);
+    x0 = x < x0 ? x : x0;
+    x1 = x > x1 ? x : x1;
+    y0 = y < y0 ? y : y0;
+    y1 = y > y1 ? y : y1;
   }
   f->col0 = clamp_pixel(ceil(x0 - 0.5 - 1e-6), 0, s.width);
   f->col1 = clamp_pixel(floor(x1 - 0.5 + 1e-6), -1, s.width - 1);
@@ -104,7 +104,10 @@ FOURD_SHARED void write_pixel(const FourdRasterArgs& s, const RasterFace* f, int
   const double x = col + 0.5, y = row + 0.5;
   double e[3] = {0.0, 0.0, 0.0}, sum = 1.0, z = 0.0;
   if (f) {
-    for (int i = 0; i < 3; i++) e[i] = fmax(f->a[i] * x + f->b[i] * y + f->c[i], 0.0);
+    for (int i = 0; i < 3; i++) {
+      const double value = f->a[i] * x + f->b[i] * y + f->c[i];
+      e[i] = value > 0.0 ? value : 0.0;
+    }
     sum = e[0] + e[1] + e[2];
     const double nearness = f->near_a * x + f->near_b * y + f->near_c;
     z = s.orthographic ? -nearness : 1.0 / nearness;

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fourdface.ops._build import (
@@ -280,6 +281,17 @@ def contiguous_float(tensor: torch.Tensor) -> torch.Tensor:
 def contiguous_int(tensor: torch.Tensor) -> torch.Tensor:
     """Return the tensor as contiguous int32 on the CPU; no copy when it already is."""
     return tensor.detach().to(device="cpu", dtype=torch.int32).contiguous()
+
+
+def int32(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the indices as contiguous int32 where they are.
+
+    On the CPU by numpy, in this thread: torch would wake its pool for some ten thousand numbers, which on a busy
+    machine costs more than the kernels that read them.
+    """
+    if tensor.dtype == torch.int32 or tensor.device.type != "cpu":
+        return tensor.to(torch.int32).contiguous()
+    return torch.from_numpy(np.ascontiguousarray(tensor.detach().numpy(), dtype=np.int32))
 
 
 def check_integer(name: str, tensor: torch.Tensor) -> None:

@@ -119,7 +119,7 @@ def _nearest_op(
 ) -> tuple[Tensor, Tensor]:
     """The native kernel: indices [B, N, k] int64, squared_distance [B, N, k] float32."""
     points, vertices = points.contiguous(), vertices.contiguous()
-    chosen = None if subset is None else subset.to(device=points.device, dtype=torch.int32).contiguous()
+    chosen = None if subset is None else _native.int32(subset.to(points.device))
     if chosen is not None and points.is_cuda:
         chosen = chosen.sort().values
     indices, squared = _nearest_fake(points, vertices, k, subset, subset_count)

@@ -307,7 +307,7 @@ def _raster_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The native kernel: the fields of MeshRaster, from float32."""
     floats = [t.contiguous() for t in (vertices, world_to_camera, intrinsics)]
-    triangles = faces.to(torch.int32).contiguous()
+    triangles = _native.int32(faces)
     flags = (width, height, near, cull_back, orthographic)
     out = _raster_fake(vertices, faces, world_to_camera, intrinsics, *flags)
     keys = vertices.new_empty((height, width), dtype=torch.int64) if vertices.is_cuda else None

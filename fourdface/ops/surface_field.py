@@ -171,7 +171,7 @@ def _surface_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The native kernel: the fields of SurfaceField, float32."""
     points, vertices = points.contiguous(), vertices.contiguous()
-    triangles = faces.to(device=points.device, dtype=torch.int32).contiguous()
+    triangles = _native.int32(faces.to(points.device))
     out = _surface_fake(points, vertices, faces, min_triangle_area)
     arguments = _Arguments(
         points.data_ptr(), vertices.data_ptr(), triangles.data_ptr(), *(t.data_ptr() for t in out), points.shape[0],
