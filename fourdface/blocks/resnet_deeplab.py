@@ -18,9 +18,8 @@ class _BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, stride: int, dilation: int) -> None:
         super().__init__()
-        reach = {"padding": dilation, "dilation": dilation}
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, bias=False, **reach)
-        self.conv2 = nn.Conv2d(channels, channels, 3, bias=False, **reach)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False)
         self.downsample = None
         if stride != 1 or in_channels != channels:
             self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False))
