@@ -13,6 +13,7 @@ __all__ = ["SIZES", "GenHeadConfig"]
 class GenHeadConfig:
     """Of `GenHead`; defaults are the published values. Resolutions in pixels, widths in channels.
 
+    head: the head model's data set, "open", "flame2020" or "flame2023" (`load.head_geometry`).
     z_dim, w_dim: latent and style. mapping_layers, background_mapping_layers: of the two mapping networks.
     plane_resolution, plane_channels: each of the six planes. channel_base, channel_max: of the planes' generator.
     background_*: the generator of the background's features. decoder_hidden: units of the decoder of both tri-planes.
@@ -21,6 +22,7 @@ class GenHeadConfig:
     box_size: side of the cube that planes and deformation cover, three to a metre. *_samples: along each ray.
     """
 
+    head: str = "flame2020"
     z_dim: int = 512
     w_dim: int = 512
     mapping_layers: int = 2
@@ -58,13 +60,13 @@ class GenHeadConfig:
 
 SIZES = {
     "tiny": GenHeadConfig(
-        z_dim=64, w_dim=64, plane_resolution=32, plane_channels=16, channel_base=1024, channel_max=64,
+        head="open", z_dim=64, w_dim=64, plane_resolution=32, plane_channels=16, channel_base=1024, channel_max=64,
         background_mapping_layers=2, background_resolution=16, background_channel_base=512, decoder_hidden=32,
         render_size=16, resolution=64, superresolution_input=32, superresolution=(32, 16),
         coarse_samples=12, fine_samples=12,
     ),
     "small": GenHeadConfig(
-        z_dim=256, w_dim=256, plane_resolution=128, channel_base=16384, channel_max=256,
+        head="open", z_dim=256, w_dim=256, plane_resolution=128, channel_base=16384, channel_max=256,
         background_mapping_layers=4, background_channel_base=8192, render_size=64, resolution=256,
         superresolution_input=64, superresolution=(128, 64), coarse_samples=32, fine_samples=32,
     ),

@@ -83,8 +83,20 @@ class HeadGeometry(nn.Module):
         return cls(*flame_entries(model, masks, topology))
 
     @classmethod
-    def from_checkpoint(cls, state: Mapping[str, Tensor], prefix: str = "deformer.flame_deform.") -> HeadGeometry:
-        """The geometry that a published checkpoint carries; no FLAME file is needed.
+    def from_checkpoint(
+        cls,
+        state: Mapping[str, Tensor],
+        prefix: str = "deformer.flame_deform.",
+        *,
+        expression_count: int = 100,
+        face_mask: Tensor | None = None,
+    ) -> HeadGeometry:
+        """The geometry that a checkpoint carries; no FLAME file is needed.
+
+        Args:
+            state: the network's state dictionary. prefix: of the geometry's entries in it.
+            expression_count: how many of the coefficients are expressions. face_mask: vertices of face and eyeballs;
+                without it they are found by their positions.
 
         Raises:
             ValueError: the state has no such entries.
@@ -95,7 +107,7 @@ class HeadGeometry(nn.Module):
             raise ValueError(
                 f"the checkpoint has no entries {prefix}{{{', '.join(missing)}}}: it carries no head model"
             )
-        return cls(entries)
+        return cls(entries, expression_count, face_mask)
 
     @property
     def shape_count(self) -> int:
