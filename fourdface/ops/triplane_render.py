@@ -27,7 +27,7 @@ from fourdface.ops._ray_marching import (
 )
 from fourdface.ops._triplane_axes import check_axes, check_box, check_reduce
 from fourdface.ops._triplane_render_native import make_settings, prepare_op, render_op
-from fourdface.ops.triplane_sample import triplane_sample_reference
+from fourdface.ops.triplane_sample import kernel_there, triplane_sample_reference
 
 __all__ = [
     "DecoderWeights",
@@ -204,7 +204,7 @@ def triplane_prepare(
         weights = DecoderWeights(*(w.detach().float() for w in decoder))
         planes = planes.detach().float()
         native: list[Tensor] = []
-        if _kernel_there(planes.device) and planes.shape[0] > 0 and _small(planes, weights):
+        if kernel_there(planes.device) and planes.shape[0] > 0 and _small(planes, weights):
             settings = make_settings(RaySampling(), axes, box_size, reduce, 1.0, _numbers(skip))
             native = list(prepare_op(planes, *weights, settings.integers, settings.floats))
     return PreparedTriplane(planes, weights, axes, box_size, reduce, skip, native)
@@ -223,12 +223,6 @@ def _finish(
 ) -> Rendered:
     first, last = coarse_distances(rays, sampling, draws, slice(None, None, sampling.coarse - 1)).unbind(-1)
     return finish(*sums, last, first, over_batch=over_batch)
-
-
-@torch.compiler.assume_constant_result
-def _kernel_there(device: torch.device) -> bool:
-    """As `_native.usable`, and nothing that a compiler looks into."""
-    return _native.usable(device)
 
 
 def _small(planes: Tensor, decoder: DecoderWeights) -> bool:
@@ -252,13 +246,13 @@ def _chosen(
     constant = not (torch.is_grad_enabled() and any(t.requires_grad for t in fixed))
     fits = single and together and constant and _small(planes, decoder)
     if backend == "native":
-        if not _kernel_there(planes.device):
+        if not kernel_there(planes.device):
             _native.require_library(planes.device)
         if not fits:
             raise ValueError(
                 "backend 'native' renders float32 on one device, without gradients of rays or warp: use 'auto'"
             )
-    return fits and _kernel_there(planes.device)
+    return fits and kernel_there(planes.device)
 
 
 def triplane_render_reference(

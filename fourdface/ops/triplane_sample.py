@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fourdface.ops import _native
 from fourdface.ops._triplane_axes import AXES, check_axes, check_box, check_reduce
+from fourdface.ops._triplane_sample_native import sample_op
 
 __all__ = ["AXES", "triplane_sample", "triplane_sample_reference"]
 
@@ -33,17 +34,31 @@ def triplane_sample(
         box_size: side of the cube around the origin that the planes cover: a plane's outer texel edges lie at
             +-box_size/2 (align_corners False); outside is zero.
         reduce: "mean" or "sum" over the planes.
-        backend: "auto", "reference" or "native".
+        backend: "auto" (native for float32), "reference" or "native".
 
     Returns:
-        features [B, N, C]; differentiable in planes and points.
+        features [B, N, C]; differentiable (once, natively) in planes and points. A point that is not finite gives NaN.
 
     Raises:
         ValueError: wrong shapes, an unknown option, or a backend that is not available here.
     """
     _check(planes, points, axes, box_size, reduce)
-    _native.check_backend(backend, ("auto", "reference"))
+    _native.check_backend(backend, ("auto", "reference", "native"))
+    fits = planes.dtype == points.dtype == torch.float32 and planes.device == points.device
+    if backend == "native":
+        if not kernel_there(points.device):
+            _native.require_library(points.device)
+        if not fits:
+            raise ValueError("backend 'native' takes float32 planes and points on one device: use 'auto'")
+    if backend == "native" or (backend == "auto" and fits and kernel_there(points.device)):
+        return sample_op(planes, points, axes, box_size, 1.0 / 3.0 if reduce == "mean" else 1.0)
     return triplane_sample_reference(planes, points, axes=axes, box_size=box_size, reduce=reduce)
+
+
+@torch.compiler.assume_constant_result
+def kernel_there(device: torch.device) -> bool:
+    """As `_native.usable`, and nothing that a compiler looks into."""
+    return _native.usable(device)
 
 
 def triplane_sample_reference(
@@ -62,7 +77,8 @@ def triplane_sample_reference(
     if total is None:
         raise ValueError("planes must be [B, 3, C, H, W], got no plane")
     features = total.transpose(1, 2)
-    return features / 3.0 if reduce == "mean" else features
+    features = features / 3.0 if reduce == "mean" else features
+    return torch.where(torch.isfinite(points).all(-1, keepdim=True), features, torch.full_like(features, float("nan")))
 
 
 def _check(planes: Tensor, points: Tensor, axes: str, box_size: float, reduce: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from parity.rule import draw, parity_arrays
 
+from fourdface.ops._triplane_sample_native import sample_op
 from fourdface.ops.triplane_sample import AXES, triplane_sample, triplane_sample_reference
 
 
@@ -48,11 +50,11 @@ def brute_force(planes: np.ndarray, point: np.ndarray, axes: str, box: float) ->
 
 @pytest.mark.parametrize("axes", sorted(AXES))
 @pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7), (1, 1), (1, 4, 1)])
-def test_against_brute_force(axes: str, shape: tuple[int, ...]) -> None:
+def test_against_brute_force(backend: str, axes: str, shape: tuple[int, ...]) -> None:
     draw_from = torch.Generator().manual_seed(1)
     planes = torch.randn(1, 3, 4, *shape, generator=draw_from)
     points = (torch.rand(1, 60, 3, generator=draw_from) - 0.5) * 1.4
-    got = triplane_sample(planes, points, axes=axes, box_size=1.1, reduce="sum")[0].numpy()
+    got = triplane_sample(planes, points, axes=axes, box_size=1.1, reduce="sum", backend=backend)[0].numpy()
     want = [brute_force(planes[0].double().numpy(), p.double().numpy(), axes, 1.1) for p in points[0]]
     np.testing.assert_allclose(got, np.stack(want), atol=2e-5)
 
@@ -63,6 +65,84 @@ def test_gradients_in_double(shape: tuple[int, ...]) -> None:
     planes = torch.randn(2, 3, 2, *shape, generator=draw_from, dtype=torch.float64).requires_grad_()
     points = ((torch.rand(2, 6, 3, generator=draw_from, dtype=torch.float64) - 0.5) * 1.2).requires_grad_()
     assert torch.autograd.gradcheck(lambda *a: triplane_sample_reference(*a, axes="next3d"), (planes, points))
+
+
+def both(planes: torch.Tensor, points: torch.Tensor, **options: Any) -> None:
+    """Compare values and gradients of the two backends."""
+    found = []
+    for backend in ("native", "reference"):
+        leaves = [t.detach().clone().requires_grad_() for t in (planes, points)]
+        out = triplane_sample(*leaves, **options, backend=backend)
+        weight = torch.sin(torch.arange(out.numel(), device=out.device)).reshape(out.shape)
+        found.append([out, *torch.autograd.grad((out * weight).sum(), leaves)])
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(
+            got, want, atol=2e-5 * max(1.0, float(want.detach().abs().sum() and want.detach().abs().max())), rtol=0
+        )
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 257, 3000])
+@pytest.mark.parametrize("shape", [(2, 5, 9, 14), (1, 32, 33, 8), (2, 3, 4, 9, 14)])
+def test_native_equals_reference(native: str, count: int, shape: tuple[int, ...]) -> None:
+    draw_from = torch.Generator().manual_seed(3)
+    planes = torch.randn(shape[0], 3, *shape[1:], generator=draw_from)
+    points = (torch.rand(shape[0], count, 3, generator=draw_from) - 0.5) * 1.3
+    both(planes, points, axes="portrait4d")
+    both(planes, points, axes="next3d", box_size=0.7, reduce="sum")
+
+
+def test_layouts_and_points_at_the_edge(needs_native: None) -> None:
+    draw_from = torch.Generator().manual_seed(3)
+    planes = torch.randn(1, 3, 9, 14, 5, generator=draw_from).movedim(-1, 2)
+    points = torch.tensor([[[0.5, 0.5, 0.5], [-0.5, 0, 0.5], [0.6, 9, 0], [-1e30, 0, 0]]]).repeat(1, 40, 1)
+    strided = torch.stack([points, points], dim=-1)[..., 0]
+    wanted = triplane_sample_reference(planes, points)
+    torch.testing.assert_close(triplane_sample(planes, strided, backend="native"), wanted, atol=1e-6, rtol=0)
+
+
+def test_points_that_are_not_finite(backend: str) -> None:
+    points = torch.zeros(1, 5, 3)
+    points[0, 2, 1], points[0, 3, 0] = float("nan"), float("inf")
+    points.requires_grad_()
+    planes = torch.ones(1, 3, 2, 4, 4).requires_grad_()
+    out = triplane_sample(planes, points, backend=backend)
+    assert out.isnan().any(-1)[0].tolist() == [False, False, True, True, False]
+    (grad,) = torch.autograd.grad(out.nan_to_num().sum(), planes)
+    assert bool(grad.isfinite().all())
+
+
+def test_bits_do_not_depend_on_threads(native: str, threads: Any) -> None:
+    draw_from = torch.Generator().manual_seed(3)
+    planes = torch.randn(1, 3, 16, 20, 20, generator=draw_from).requires_grad_()
+    points = (torch.rand(1, 2000, 3, generator=draw_from) - 0.5).requires_grad_()
+    found = []
+    for count in (1, 2, 3):
+        threads(count)
+        out = triplane_sample(planes, points, backend="native")
+        found.append([out.detach(), *torch.autograd.grad(out.square().sum(), (planes, points))])
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+def test_registered_and_compiled(needs_native: None) -> None:
+    planes, points = torch.randn(1, 3, 2, 4, 5).requires_grad_(), (torch.rand(1, 6, 3) - 0.5).requires_grad_()
+    torch.library.opcheck(sample_op, (planes, points, "eg3d", 1.0, 1.0))
+
+    def total(p: torch.Tensor) -> torch.Tensor:
+        return triplane_sample(p * 2, points, axes="next3d").square().sum()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled(planes), planes)[0], torch.autograd.grad(total(planes), planes)[0]
+    )
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("shape", [(2, 5, 9, 14), (1, 32, 33, 8), (2, 3, 4, 9, 14)])
+def test_cuda_equals_the_reference(shape: tuple[int, ...]) -> None:
+    draw_from = torch.Generator().manual_seed(3)
+    planes = torch.randn(shape[0], 3, *shape[1:], generator=draw_from)
+    both(planes.cuda(), (torch.rand(shape[0], 700, 3, generator=draw_from).cuda() - 0.5) * 1.3)
 
 
 @pytest.mark.parametrize(
