@@ -38,7 +38,7 @@ def lift(
     options = options or LiftOptions()
     k = options.frame
     head = tracked.head()
-    _require_size(tracked, k)
+    require_face(tracked, k)
     if tracked.frame_blobs is None or tracked.matte_blobs is None or not tracked.matte_blobs[k]:
         raise FourdError(
             "the tracked artifact holds no picture and matte for this frame; "
@@ -78,7 +78,7 @@ def lift(
     ), history[-1]  # fmt: skip
 
 
-def _require_size(tracked: Tracked, frame: int) -> None:
+def require_face(tracked: Tracked, frame: int) -> None:
     """Refuse a face that is too small to be lifted, or not there."""
     if tracked.status[frame] == STATUS_MISSING:
         raise FourdError(f"frame {frame} of the tracked artifact shows no face; choose one that does")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -38,12 +38,18 @@ class DriverOptions:
 
 @dataclass(frozen=True)
 class DriverFrame:
-    """One frame of a driver: its pose (None while no face was seen yet), time, status, picture where one is kept."""
+    """One frame of a driver: its pose (None while no face was seen yet), time, status, picture where one is kept.
+
+    landmarks [478, 2] pixels as they were seen (None where the face was not, or the driver is a motion); embeddings:
+    motion embeddings of single methods, by name, where the driver is a motion that holds them.
+    """
 
     pose: Pose | None
     time: float
     status: FrameStatus
     image_u8: np.ndarray | None = None
+    landmarks: np.ndarray | None = None
+    embeddings: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,8 @@ def _track(
         face, status = tracker.step(image_u8)
         if face is None and options.missing == "fail":
             raise FourdError(f"frame {index} ({time:.2f} s) of the driver shows no face; use --missing hold or skip")
-        frame = DriverFrame(None, time, status, image_u8 if keep_images else None)
+        landmarks = None if face is None else face.landmarks
+        frame = DriverFrame(None, time, status, image_u8 if keep_images else None, landmarks)
         if face is None:
             yield _Seen(frame)
             continue
@@ -154,7 +161,7 @@ def _fitted(items: Iterable[_Seen], head: HeadTracker, driver: Driver, options: 
         if row is not None:
             torso = row[65:71] if len(row) > 65 else None
             last = Pose(row[:52], row[52:55], row[55:58], row[58:64], np.zeros(3, np.float32), torso)
-        yield DriverFrame(last, frame.time, frame.status, frame.image_u8)
+        yield replace(frame, pose=last)
 
 
 def _row(item: _Seen, head: HeadTracker, driver: Driver) -> np.ndarray:
@@ -186,7 +193,8 @@ def driver_from_motion(motion: Motion, options: DriverOptions) -> Driver:
             if status is FrameStatus.MISSING and options.missing == "skip":
                 continue
             last = last if status is FrameStatus.MISSING else pose(k)
-            yield DriverFrame(last, float(time), status)
+            embeddings = {name: values[k] for name, values in motion.embeddings.items()}
+            yield DriverFrame(last, float(time), status, embeddings=embeddings)
 
     return Driver(frames(), pose(int(good[0])), motion.neutral_expression)
 

@@ -135,8 +135,13 @@ MOUTH_POINTS = (78, 81, 13, 311, 308, 402, 14, 178)
 
 
 def eyes_and_mouth(landmarks: np.ndarray) -> np.ndarray:
-    """Middles [3, 2] of both eyes (left in the picture first) and of the inner mouth, from 68 or 478 landmarks."""
+    """Middles [3, 2] of both eyes (left in the picture first) and of the inner mouth.
+
+    From 68 or 478 landmarks, or from the three middles themselves.
+    """
     points = np.asarray(landmarks, np.float64)
+    if len(points) == 3:
+        return points
     if len(points) == 68:
         groups = [points[36:42], points[42:48], points[60:68]]
     else:
@@ -145,7 +150,7 @@ def eyes_and_mouth(landmarks: np.ndarray) -> np.ndarray:
 
 
 def motion_matrix(landmarks: np.ndarray) -> np.ndarray:
-    """Least-squares similarity [2, 3] from the picture to the 224-pixel one. landmarks: [68 or 478, 2] pixels."""
+    """Least-squares similarity [2, 3] from the picture to the 224-pixel one. landmarks: [3, 68 or 478, 2] pixels."""
     points = eyes_and_mouth(landmarks)
     origin, target = points.mean(0), MOTION_TARGET.mean(0)
     # As complex numbers a similarity is one factor: the least-squares one of the centred points.

@@ -175,8 +175,9 @@ class Reconstructor(nn.Module):
     def _picture(self, features: Tensor) -> Tensor:
         if features.shape[-1] > self.config.resolution // LARGEST_ENLARGED:
             return features[:, :3]
-        style = self.w_avg.expand(len(features), 1, -1)
-        return self.superresolution(features[:, :3], features, style, "none")
+        seen = features.to(self.superresolution.block0.conv0.weight.dtype)
+        style = self.w_avg.to(seen.dtype).expand(len(seen), 1, -1)
+        return self.superresolution(seen[:, :3], seen, style, "none")
 
     def _check_image(self, image_pm1: Tensor) -> None:
         side = self.config.resolution

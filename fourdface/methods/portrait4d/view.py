@@ -1,0 +1,44 @@
+"""Where Portrait4D's camera stands for a head that is turned: adapters between its labels and this project's cameras.
+
+The published program always looks from (0, 0.01, 4.2); a portrait crop, however, is aligned by the face, so that the
+face of a turned head stays in the middle. Here the camera is moved by what the turn about the neck displaces the face;
+for a head that looks straight ahead it stands where the published one does.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fourdface.blocks.camera import CameraPose
+from fourdface.blocks.rotation import axis_angle_to_matrix
+from fourdface.priors.genhead.camera import camera_from_label, frontal_label, label_from_camera
+
+__all__ = ["FACE_ANCHOR", "camera_of_label", "label_of_camera", "portrait_label"]
+
+FACE_ANCHOR = (0.0, 0.01, 0.1)
+"""Origin of the mean face of the alignment (`alignment.FACE_POINTS` and `OFFSET`) in Portrait4D's world: it is seen in
+the middle of the crop from the published camera, and lies 0.53 of its units behind the eyes."""
+
+
+def portrait_label(rotation: Tensor) -> Tensor:
+    """Label [B, 25] that shows the face of heads turned by `rotation` [B, 3] (axis-angle, radians) in the middle."""
+    anchor = rotation.new_tensor(FACE_ANCHOR)
+    moved = (axis_angle_to_matrix(rotation) @ anchor) - anchor
+    label = frontal_label(batch=len(rotation)).to(rotation)
+    label[:, [3, 7, 11]] += moved
+    return label
+
+
+def camera_of_label(label: Tensor, size: int) -> CameraPose:
+    """The camera of a label [1, 25] in this project's conventions, for a square picture of `size` pixels."""
+    world_to_camera, intrinsics = camera_from_label(label, size, size)
+    return CameraPose(world_to_camera[0].double().numpy(), intrinsics[0].double().numpy(), size, size)
+
+
+def label_of_camera(camera: CameraPose) -> Tensor:
+    """The label [1, 25] of a camera."""
+    matrix = torch.from_numpy(camera.world_to_camera).float()[None]
+    intrinsics = torch.from_numpy(camera.intrinsics).float()[None]
+    return label_from_camera(matrix, intrinsics, camera.width, camera.height)
+
