@@ -170,7 +170,8 @@ def paste_back(photo_u8: np.ndarray, picture_u8: np.ndarray, crop: PortraitCrop)
     if (last <= first).any():
         return photo_u8.copy()
     inside = np.concatenate([first * scale + shift, last * scale + shift]) * (picture_u8.shape[0] / crop.size)
-    box = tuple(np.clip(inside, 0, picture_u8.shape[0]).tolist())
+    left, top, right, bottom = np.clip(inside, 0, picture_u8.shape[0]).tolist()
+    box = (left, top, right, bottom)
     size = (int(last[0] - first[0]), int(last[1] - first[1]))
     colours = _resized(picture_u8, size, box)
     weight = _resized(_fade(picture_u8.shape[0]), size, box)[..., None].astype(np.float32) / 255
@@ -180,7 +181,7 @@ def paste_back(photo_u8: np.ndarray, picture_u8: np.ndarray, crop: PortraitCrop)
     return result
 
 
-def _resized(image_u8: np.ndarray, size: tuple[int, int], box: tuple[float, ...]) -> np.ndarray:
+def _resized(image_u8: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
     from PIL import Image
 
     return np.asarray(Image.fromarray(image_u8).resize(size, Image.Resampling.LANCZOS, box=box))

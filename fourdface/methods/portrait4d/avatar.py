@@ -26,7 +26,7 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class PortraitAvatar:
-    """An avatar ready to be animated: the photo's features, its own motion [1, 548], and the crop that it was seen in."""
+    """An avatar ready to be animated: the photo's features, its own motion [1, 548], and its crop."""
 
     source: Source
     motion: Tensor

@@ -1,8 +1,8 @@
-"""Portrait4D as it is run: both networks in one precision on one device, the source encoded once, then frame by frame."""
+"""Portrait4D as it is run: both networks in one precision on one device; the source once, then frame by frame."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ from fourdface.errors import UsageError
 from fourdface.methods.portrait4d.alignment import motion_crop
 from fourdface.methods.portrait4d.motion_encoder import MotionEncoder
 from fourdface.methods.portrait4d.network import Reconstructor, Source, Warp
-from fourdface.priors.genhead.head import HeadPose
+from fourdface.priors.genhead.head import HeadGeometry, HeadPose
 
-__all__ = ["PRECISIONS", "RENDER_SIZES", "Engine", "EngineOptions", "Frame"]
+__all__ = ["PRECISIONS", "RENDER_SIZES", "Engine", "EngineOptions", "Frame", "neck_pose"]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RENDER_SIZES = (64, 128, 256, 512)
@@ -44,7 +44,7 @@ class Frame:
 
 
 class Engine:
-    """Psi and (where the motion counts) PD-FGC. `motion_scale` 0 is the static lifter, which needs no motion encoder."""
+    """Psi and PD-FGC; `motion_scale` 0 is the static lifter, which needs no motion encoder."""
 
     def __init__(
         self, network: Reconstructor, motion_encoder: MotionEncoder | None, motion_scale: float = 1.0,
@@ -110,9 +110,7 @@ class Engine:
         deformer = self.network.deformer
         if rotation is None or deformer is None or float(rotation.norm()) < STRAIGHT:
             return None
-        pose = HeadPose.neutral(deformer.flame_deform)
-        turned = HeadPose(pose.shape, pose.expression, rotation[None].to(pose.neck), pose.jaw, pose.eyes)
-        return self.network.warp(turned)
+        return self.network.warp(neck_pose(deformer.flame_deform, rotation[None]))
 
     def _image(self, crop_u8: np.ndarray) -> Tensor:
         image = torch.from_numpy(np.ascontiguousarray(crop_u8)).to(self.options.device)
@@ -125,11 +123,19 @@ class Engine:
         return RaySampling(config.coarse_samples, config.fine_samples, placement="jitter", seed=seed)
 
 
+def neck_pose(head: HeadGeometry, rotation: Tensor) -> HeadPose:
+    """The mean head at rest with the neck turned by `rotation` [B, 3] (axis-angle, radians).
+
+    The person's own shape hardly matters for the neck (Portrait4D, figure 9), and its expression is in the planes.
+    """
+    return replace(head.neutral(len(rotation)), neck=rotation.to(head.canonical_shape))
+
+
 def _prepared(network: Reconstructor, dtype: torch.dtype, device: str) -> Reconstructor:
     """Convolutions and transformers in `dtype` and channels-last; decoder, rays and head geometry stay float32."""
     network.to(device)
     for name in ("encoder_global", "encoder_detail", "encoder_canonical", "generator_triplane", "background",
                  "superresolution"):  # fmt: skip
         module = network.get_submodule(name).to(dtype)
-        module.to(memory_format=torch.channels_last)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

@@ -10,7 +10,7 @@ Camera labels are Portrait4D's 25 numbers (`priors/genhead/camera`); world units
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -50,11 +50,6 @@ class Source:
     size: tuple[int, int]
     detail: Tensor
     background: Tensor
-
-    def to(self, *args: torch.device | torch.dtype) -> Source:
-        """The same on another device or in another precision."""
-        moved = {f.name: value.to(*args) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

@@ -41,4 +41,3 @@ def label_of_camera(camera: CameraPose) -> Tensor:
     matrix = torch.from_numpy(camera.world_to_camera).float()[None]
     intrinsics = torch.from_numpy(camera.intrinsics).float()[None]
     return label_from_camera(matrix, intrinsics, camera.width, camera.height)
-
