@@ -33,7 +33,8 @@ def run_views(subjects: tuple[str, ...], inputs: str, options: Options) -> None:
             views = read_views(folder / "transforms.json")
             sources = range(len(views.files)) if inputs == "all" else [views.most_frontal()]
             for source in sources:
-                clips += _clips(session, folder, views, source)
+                made = _clips(session, folder, views, source)
+                clips += made if inputs == "all" else made[:source] + made[source + 1 :]  # others than the photo's own
         session.finish(clips)
 
 
@@ -52,6 +53,7 @@ def _clips(session: Session, folder: Path, views: CalibratedViews, source: int) 
                 f"{label} has {len(pictures)} views of {name} and the subject {len(truths)}; give one for every camera"
             )
     photo = folder / views.files[source]
+    angles = views.angles_from(source)
     clips = []
     for k, truth in enumerate(truths):
         results: dict[str, FrameStream] = {
@@ -60,7 +62,7 @@ def _clips(session: Session, folder: Path, views: CalibratedViews, source: int) 
         hashes = _hashes(source=str(photo), reference=str(folder / views.files[k]))
         clips.append(
             Clip(f"{folder.name} {source:02d}>{k:02d}", results, lambda truth=truth: iter([truth]),
-                 _picture(str(photo)), hashes)
+                 _picture(str(photo)), hashes, float(angles[k]))
         )  # fmt: skip
     return clips
 

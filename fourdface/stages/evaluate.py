@@ -52,6 +52,8 @@ class Clip:
     reference: FrameStream | None = None
     source_u8: np.ndarray | None = None
     hashes: dict[str, str] = field(default_factory=dict)
+    angle: float | None = None
+    """Degrees between the views of source and result, for tables by angle."""
 
 
 @dataclass
@@ -92,7 +94,7 @@ def evaluate(
                 _keep_worst(worst, system, metric, sample)
         if not frames:
             raise FourdError(f"{clip.name}: no frame to judge (the protocol takes every {protocol.every}th)")
-        sequences.append({"name": clip.name, "hashes": dict(sorted(clip.hashes.items()))})
+        sequences.append({"name": clip.name, "hashes": dict(sorted(clip.hashes.items())), "angle": clip.angle})
     if not sequences:
         raise FourdError("there is no sequence to evaluate")
     return _report(tables, worst, sequences, judges, protocol, provenance, left_out or {})

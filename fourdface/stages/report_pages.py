@@ -62,7 +62,9 @@ def to_html(report: Report) -> str:
     data = summarise(report)
     title = f"fourd eval: {data['protocol']['name']}"
     parts = [f"<h1>{html.escape(title)}</h1>", _lead(data), "<h2>Totals</h2>", _totals(data)]
-    parts += ["<h2>By sequence</h2>", _sequences(data)]
+    if data["by_angle"]:
+        parts += ["<h2>By angle between source and view [degrees]</h2>", _rows_of(data, "by_angle", "angle")]
+    parts += ["<h2>By sequence</h2>", _rows_of(data, "by_sequence", "sequence")]
     if data["frames"]:
         parts += ["<h2>Frame by frame</h2>", _legend(data["systems"]), _curves(data)]
     if data["captions"]:
@@ -119,15 +121,15 @@ def _totals(data: dict[str, Any]) -> str:
     return f"<div class='wrap'><table><tr><th>metric</th>{head}</tr>{''.join(rows)}</table></div>{note}"
 
 
-def _sequences(data: dict[str, Any]) -> str:
+def _rows_of(data: dict[str, Any], key: str, label: str) -> str:
     names = [info["name"] for info in data["metrics"]]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     rows = []
     for system in data["systems"]:
-        for sequence, values in data["by_sequence"][system].items():
+        for sequence, values in data[key][system].items():
             cells = "".join(f"<td>{_number(values.get(name))}</td>" for name in names)
             rows.append(f"<tr><td>{html.escape(sequence)}</td><td>{html.escape(system)}</td>{cells}</tr>")
-    return f"<div class='wrap'><table><tr><th>sequence</th><th>system</th>{head}</tr>{''.join(rows)}</table></div>"
+    return f"<div class='wrap'><table><tr><th>{label}</th><th>system</th>{head}</tr>{''.join(rows)}</table></div>"
 
 
 def _legend(systems: Sequence[str]) -> str:

@@ -15,12 +15,16 @@ from ..errors import FourdError, UsageError
 from ..metrics.base import bootstrap_interval, mean_of, sequence_means
 from ..metrics.registry import set_metric
 
+ANGLES = (0, 15, 30, 45, 60, 90)
+"""Lower ends, in degrees, of the bins of tables by angle."""
+
 
 def summarise(report: Report) -> dict[str, Any]:
     """Everything of a report as plain data, in the order of systems, metrics and sequences; NaN becomes None.
 
     Keys: protocol, judges, metrics, left_out, systems, sequences (with hashes), totals (system -> metric -> value, low,
-    high, coverage, frames), by_sequence (system -> sequence -> metric -> value), frames (rows of every judged frame).
+    high, coverage), by_sequence (system -> sequence -> metric -> value), by_angle (system -> degrees -> metric -> value,
+    where sequences have an angle), frames (rows of every judged frame).
     """
     manifest = manifest_of(report)
     names = [entry["name"] for entry in manifest["sequences"]]
@@ -43,7 +47,29 @@ def summarise(report: Report) -> dict[str, Any]:
             }  # fmt: skip
             for name, value in means.items():
                 by_sequence[system][name][info["name"]] = _plain(value)
-    return {**manifest, "totals": totals, "by_sequence": by_sequence, "frames": _frames(report, manifest)}
+    tables = {"totals": totals, "by_sequence": by_sequence, "by_angle": _by_angle(manifest, by_sequence)}
+    return {**manifest, **tables, "frames": _frames(report, manifest)}
+
+
+def _by_angle(
+    manifest: dict[str, Any], by_sequence: dict[str, dict[str, dict[str, float | None]]]
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """system -> bin of the angle between source and view (as Portrait4D's Table 1) -> metric -> mean over sequences."""
+    angles = {entry["name"]: entry["angle"] for entry in manifest["sequences"] if entry.get("angle") is not None}
+    out: dict[str, dict[str, dict[str, float | None]]] = {}
+    for system in manifest["systems"] if angles else []:
+        out[system] = {}
+        for low, high in zip(ANGLES, (*ANGLES[1:], math.inf), strict=True):
+            inside = [name for name, angle in angles.items() if low <= angle < high]
+            if not inside:
+                continue
+            label = f"{low}-{high}" if math.isfinite(high) else f"over {low}"
+            names = list(by_sequence[system][inside[0]])
+            found = {name: [by_sequence[system][q].get(name) for q in inside] for name in names}
+            out[system][label] = {
+                name: _plain(mean_of([math.nan if v is None else v for v in row])) for name, row in found.items()
+            }
+    return out
 
 
 def manifest_of(report: Report) -> dict[str, Any]:

@@ -203,3 +203,66 @@ def test_the_whole_way_on_a_real_clip(test_data, tmp_path):
     assert data["totals"]["splat"]["nme"]["value"] < 0.1 and data["totals"]["splat"]["nme"]["coverage"] == 1.0
     assert set(data["left_out"]) >= {"id", "csim", "feature_distance", "aed_f", "flicker_pixels"}
     assert len(data["captions"]) > 0 and (tmp_path / "w" / "splat" / "clip.h5").is_file()
+
+
+def studio(place: Path, views: int = 3) -> Path:
+    """A calibrated subject: cameras on an arc, a white disc as its mask."""
+    (place / "images").mkdir(parents=True)
+    rows, columns = np.mgrid[:24, :20]
+    frames = []
+    for k in range(views):
+        angle = 0.4 * (k - 1)
+        matrix = np.eye(4)
+        matrix[:3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+        matrix[:3, 3] = matrix[:3, 2]  # OpenGL: the camera looks along -z, so it stands on +z
+        mask = np.uint8(255 * ((rows - 12) ** 2 + (columns - 10 + k) ** 2 < 49))
+        Image.fromarray(np.uint8(np.stack([mask // 2, mask, mask], -1))).save(place / "images" / f"{k}.png")
+        Image.fromarray(mask).save(place / "images" / f"{k}_mask.png")
+        frames.append({"file_path": f"images/{k}.png", "fg_mask_path": f"images/{k}_mask.png",
+                       "transform_matrix": matrix.tolist()})  # fmt: skip
+    data = {"fl_x": 30.0, "fl_y": 30.0, "cx": 10.0, "cy": 12.0, "w": 20, "h": 24, "frames": frames}
+    (place / "transforms.json").write_text(json.dumps(data))
+    return place
+
+
+def test_novel_views_of_foreign_results(tmp_path):
+    folder = studio(tmp_path / "subject")
+    place = tmp_path / "theirs" / "subject-01"
+    place.mkdir(parents=True)
+    for k in range(3):
+        image = np.asarray(Image.open(folder / "images" / f"{k}.png"))
+        mask = np.asarray(Image.open(folder / "images" / f"{k}_mask.png"))
+        Image.fromarray(np.dstack([image, np.roll(mask, 3 * (k == 2), axis=1)])).save(place / f"{k}.png")
+    call = ("eval", "novel-view", folder, "--results", f"theirs={tmp_path / 'theirs'}")
+    good(*call, "--metrics", "silhouette_iou,psnr", "-o", tmp_path / "out.h5")
+    data = summarise(Report.read(tmp_path / "out.h5"))
+    found = {name: row["silhouette_iou"] for name, row in data["by_sequence"]["theirs"].items()}
+    assert found["subject 01>00"] == 1.0 and 0.4 < found["subject 01>02"] < 0.8 and len(found) == 2
+    assert list(data["by_angle"]["theirs"]) == ["15-30"]  # 0.4 radians
+    for name in ("silhouette_iou", "psnr"):
+        assert data["by_angle"]["theirs"]["15-30"][name] == data["totals"]["theirs"][name]["value"]
+    good(*call, "--inputs", "frontal", "--metrics", "psnr", "-o", tmp_path / "page")
+    assert "By angle" in (tmp_path / "page" / "report.html").read_text()
+    (place / "2.png").unlink()
+    assert "theirs has 2 views of subject-01 and the subject 3" in fourd(*call, "-o", tmp_path / "o.h5").sentence(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"frames": []}, "must hold two or more finite 4x4 matrices"),
+        ({"fl_x": "far"}, "does not hold calibrated views"),
+        ({"frames": None}, "does not hold calibrated views"),
+        ({"outside": "../../secret.png"}, "which lies outside of its folder"),
+    ],
+)
+def test_wrong_calibrations(change, sentence, tmp_path):
+    folder = studio(tmp_path / "subject")
+    data = json.loads((folder / "transforms.json").read_text())
+    if "outside" in change:
+        data["frames"][0]["file_path"] = change["outside"]
+    else:
+        data |= change
+    (folder / "transforms.json").write_text(json.dumps(data))
+    done = fourd("eval", "novel-view", folder, "--results", f"a={tmp_path}", "-o", tmp_path / "o.h5")
+    assert sentence in done.sentence(1)
