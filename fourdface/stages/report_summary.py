@@ -23,7 +23,7 @@ def summarise(report: Report) -> dict[str, Any]:
     """Everything of a report as plain data, in the order of systems, metrics and sequences; NaN becomes None.
 
     Keys: protocol, judges, metrics, left_out, systems, sequences (with hashes), totals (system -> metric -> value, low,
-    high, coverage), by_sequence (system -> sequence -> metric -> value), by_angle (system -> degrees -> metric -> value,
+    high, coverage), by_sequence (system -> sequence -> metric -> value), by_angle (system -> degrees -> metric -> mean,
     where sequences have an angle), frames (rows of every judged frame).
     """
     manifest = manifest_of(report)
