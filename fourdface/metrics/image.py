@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -91,7 +92,8 @@ class CroppedMetric(PairMetric):
         super().__init__()
         self.crop = crop
         suffix = "" if crop == "full" else f"_{crop}"
-        self.info = self._info(suffix, CROP_WORDS[crop])
+        info = self._info(suffix, CROP_WORDS[crop])
+        self.info = info if crop == "full" else dataclasses.replace(info, title=f"{info.title}, {crop}")
 
     def _info(self, suffix: str, crop: str) -> MetricInfo:
         raise NotImplementedError

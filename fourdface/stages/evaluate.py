@@ -60,7 +60,6 @@ class Clip:
 class _Worst:
     """The worst frames of a metric as small pictures."""
 
-    info_name: str
     sign: float
     heap: list[tuple[float, str, int, bytes]] = field(default_factory=list)
 
@@ -169,7 +168,7 @@ def _keep_worst(worst: dict[tuple[str, str], _Worst], system: str, metric: Metri
     value = metric.value_of(sample)
     if np.isfinite(value):
         sign = 1.0 if metric.info.direction == "lower" else -1.0
-        worst.setdefault((system, metric.info.name), _Worst(metric.info.name, sign)).offer(value, sample)
+        worst.setdefault((system, metric.info.name), _Worst(sign)).offer(value, sample)
 
 
 def _thumbnail(sample: Sample) -> bytes:
@@ -200,8 +199,8 @@ def _report(
             values[row, column] = value
     measured = np.isfinite(values)
     columns = np.asarray(keys, np.int64).reshape(-1, 3)
-    pictures = [(system, w.info_name, *entry[1:]) for (system, _), w in sorted(worst.items())
-                for entry in sorted(w.heap, reverse=True)]  # fmt: skip
+    kept = sorted(worst.items(), key=lambda item: (systems.index(item[0][0]), item[0][1]))
+    pictures = [(system, name, *entry[1:]) for (system, name), w in kept for entry in sorted(w.heap, reverse=True)]
     manifest = {
         "protocol": dataclasses.asdict(protocol),
         "judges": dict(sorted(judges.words.items())),

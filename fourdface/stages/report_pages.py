@@ -84,7 +84,8 @@ def _number(value: float | None) -> str:
 
 def _lead(data: dict[str, Any]) -> str:
     frames, sequences = len(data["frames"]), len(data["sequences"])
-    text = f"{len(data['systems'])} systems, {sequences} sequences, {frames} judged frames."
+    counts = [(len(data["systems"]), "system"), (sequences, "sequence"), (frames, "judged frame")]
+    text = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts) + "."
     if data["left_out"]:
         rows = "".join(f"<li>{html.escape(name)}: {html.escape(why)}</li>" for name, why in data["left_out"].items())
         text += f" Metrics that could not be measured:<ul>{rows}</ul>"

@@ -190,7 +190,7 @@ def _worst(
     for caption, blob in pictures:
         groups.setdefault((caption["system"], caption["metric"]), []).append((caption, blob))
     kept = []
-    for key in sorted(groups):
+    for key in sorted(groups, key=lambda key: (manifest["systems"].index(key[0]), key[1])):
         kept += sorted(groups[key], key=lambda item: badness(item[0]), reverse=True)[:WORST]
     return kept
 
