@@ -216,11 +216,14 @@ def views_command(multiview: Path, judge: str, judge_python: str, work: Path, ag
         own = Avatar.read(place / "a.h5").world_to_camera.astype(float)
         masks = [np.asarray(Image.open(folder / str(f["fg_mask_path"])).convert("L")) > 127 for f in frames]
         best: tuple[float, list[np.ndarray], float] = (-1.0, [], 1.0)
-        for scale in np.arange(0.8, 1.35, 0.05):
-            pictures = render_views(place, cameras, source, own, intrinsics, masks[0].shape, float(scale))
-            score = float(np.mean([iou(p[..., 3] > 127, m) for p, m in zip(pictures, masks, strict=True)]))
-            if score > best[0]:
-                best = (score, pictures, float(scale))
+        for step in (0.05, 0.01):  # the one free number: coarse first, then fine about the best
+            middle = best[2]
+            scales = np.arange(0.8, 1.35, step) if step == 0.05 else middle + step * np.arange(-4, 5)
+            for scale in scales:
+                pictures = render_views(place, cameras, source, own, intrinsics, masks[0].shape, float(scale))
+                score = float(np.mean([iou(p[..., 3] > 127, m) for p, m in zip(pictures, masks, strict=True)]))
+                if score > best[0]:
+                    best = (score, pictures, float(scale))
         results[folder.name] = view_scores(best[1], masks, cameras, source, folder, frames, judge, judge_python, place)
         results[folder.name]["scale"] = round(best[2], 3)
         save(work / "views.json", results)

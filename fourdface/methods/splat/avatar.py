@@ -18,6 +18,10 @@ SPLAT_DILATION = 0.1
 """Variance in pixels^2 that the renderer adds to every Gaussian: less than the usual 0.3, because these are pixels."""
 
 
+RIM_CHANGE = 0.1
+"""How far the colours of the person's outermost pixels may be refined."""
+
+
 @dataclass(frozen=True)
 class Camera:
     """A camera to render from: world_to_camera [4,4] (OpenCV axes), intrinsics [3,3] pixels, width, height."""
@@ -100,11 +104,15 @@ def refine_colours(avatar: SplatAvatar, lifted: Lifted, image: np.ndarray, round
     matte = lifted.matte
     alpha = torch.from_numpy(np.clip(matte, 0, 1).astype(np.float32))[..., None]
     solid = ((alpha - 0.3) / 0.4).clamp(0, 1)  # what is hardly there says little about its colour
+    # a rim driven towards the background's colour would be a fringe as soon as it turns before something else
+    least = -torch.nn.functional.max_pool2d(-alpha[None, ..., 0], 3, stride=1, padding=1)[0]
+    allowed = (RIM_CHANGE + ((least - 0.3) / 0.4).clamp(0, 1)).reshape(-1, 1)[torch.from_numpy(lifted.pixel_index)]
     plate = torch.from_numpy(avatar.plate_u8.astype(np.float32) / 255)
     index = torch.from_numpy(lifted.pixel_index)
     four = torch.from_numpy(lifted.cell == 2)[:, None]
     count = len(index)
     person = matte > 0.5
+    start = avatar.colours[:count].clone()
     history = []
     for step in range(rounds + 1):
         output = avatar.render(avatar.rig.source)
@@ -117,7 +125,8 @@ def refine_colours(avatar: SplatAvatar, lifted: Lifted, image: np.ndarray, round
         padded = torch.nn.functional.pad(gain.permute(2, 0, 1)[None], (0, 1, 0, 1), mode="replicate")
         pooled = torch.nn.functional.avg_pool2d(padded, 2, stride=1)[0].permute(1, 2, 0)
         update = torch.where(four, pooled.reshape(-1, 3)[index], gain.reshape(-1, 3)[index])
-        avatar.colours[:count] = (avatar.colours[:count] + update).clamp(-0.25, 1.25)
+        change = (avatar.colours[:count] + update - start).clamp(-allowed, allowed)
+        avatar.colours[:count] = (start + change).clamp(-0.25, 1.25)
     return history
 
 

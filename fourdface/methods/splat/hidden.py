@@ -8,18 +8,20 @@ from scipy import ndimage
 
 from ...blocks.arkit import ARKIT_INDEX
 from . import appearance
+from .hull import THIN_HAIR
 from .rig import HeadState
 from .scene import (
     INNER,
     Bound,
     Scene,
     beside_person,
-    facing,
     frontmost,
     head_forward,
     metres_per_pixel,
     pixel_of,
     shown,
+    triangle_points,
+    vertex_normals,
 )
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -31,21 +33,22 @@ GRAZING = 0.45
 """Cosine below which a surface is seen too obliquely for its pixels alone to cover it from the side."""
 
 
-def hidden_layer(scene: Scene, labels: np.ndarray, foreground: np.ndarray) -> Bound:
-    """Samples of the head mesh that the photo's pixels do not cover, in triangle coordinates."""
+def hidden_layer(scene: Scene, labels: np.ndarray, foreground: np.ndarray, hair: np.ndarray) -> Bound:
+    """Samples of the head mesh that neither the photo's pixels nor the `hair` [V] (its thickness, metres) cover, in
+    triangle coordinates."""
     model = scene.model
     number = _sample_counts(scene)
     triangle = np.repeat(np.arange(len(model.faces)), number)
     within = np.arange(len(triangle)) - np.repeat(np.cumsum(number) - number, number)
-    barycentric = _triangle_points(within, triangle)
+    barycentric = triangle_points(within, triangle)
     corners = scene.vertices[scene.faces[triangle]]
     points = (barycentric[..., None] * corners).sum(1)
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
     covered = frontmost(scene, points, normal, labels, triangle, GRAZING)
-    scalp = scene.face_regions["scalp"][triangle]
+    under_hair = (barycentric * hair[scene.faces[triangle]]).sum(1) > THIN_HAIR
     lids = scene.face_regions["eyelids"][triangle]  # always: what shows of them open is far too little when closed
-    chosen = (~covered | lids) & ~(scalp & (facing(scene, points, normal) < -0.2)) & ~beside_person(scene, points)
+    chosen = (~covered | lids) & ~under_hair & ~beside_person(scene, points)
     triangle, barycentric, points = triangle[chosen], barycentric[chosen], points[chosen]
     colours = _hidden_colours(scene, foreground, triangle, barycentric, points, labels)
     share = SAMPLE_SPREAD**2 / (np.sqrt(3) * number[triangle])
@@ -75,15 +78,6 @@ def _sample_counts(scene: Scene) -> np.ndarray:
         largest = np.maximum(largest, area)
     number = np.clip(np.ceil(largest / spacing**2), 1, 40).astype(int)
     return np.where(scene.face_regions["collar"], 0, number)
-
-
-def _triangle_points(index: np.ndarray, triangle: np.ndarray) -> np.ndarray:
-    """Evenly spread barycentric coordinates [N,3]: the R2 sequence, shifted by triangle, folded into the triangle."""
-    a = (0.5 + 0.7548776662466927 * (index + 1) + 0.37 * triangle) % 1
-    b = (0.5 + 0.5698402909980532 * (index + 1) + 0.61 * triangle) % 1
-    flip = a + b > 1
-    a, b = np.where(flip, 1 - a, a), np.where(flip, 1 - b, b)
-    return np.stack([1 - a - b, a, b], -1)
 
 
 def _hidden_colours(
@@ -134,12 +128,7 @@ def _vertex_colours(scene: Scene, foreground: np.ndarray, labels: np.ndarray) ->
     model = scene.model
     count = len(model.template)
     vertices, faces = scene.vertices[:count], model.faces.numpy()
-    corners = vertices[faces]
-    weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normal = np.zeros((count, 3))
-    for k in range(3):
-        np.add.at(normal, faces[:, k], weighted)
-    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
+    normal = vertex_normals(vertices, faces)
     any_face = np.zeros(count, int)
     any_face[faces.reshape(-1)] = np.repeat(np.arange(len(faces)), 3)
     seen = frontmost(scene, vertices, normal, labels, any_face, 0.3)

@@ -16,11 +16,13 @@ from .back import back_layer
 from .contour import fit_contour
 from .edge import edge_layer
 from .hidden import hidden_layer
+from .hull import Hull, hull_depth, inflate_skull
 from .pixels import pixel_layer
 from .plate import background_plate, foreground_colours, sharpen_matte
 from .rig import Rig
 from .scene import Bound, Layer, Scene, make_scene
 from .surface import Shell, View, build_shell
+from .torso import Torso, fit_torso
 
 __all__ = ["Bound", "Lifted", "lift_photo"]
 
@@ -46,10 +48,10 @@ def lift_photo(image: np.ndarray, matte: np.ndarray, view: View, rig: Rig) -> Li
     scene = make_scene(image, matte, view, rig.model, rig)
     plate = background_plate(image, matte)
     foreground = foreground_colours(image, matte, plate)
-    shell = shell_of(scene)
+    shell, hull, torso = body_of(scene)
     pixels, pixel_index, cell, labels = pixel_layer(scene, shell, foreground)
-    hidden = hidden_layer(scene, labels, foreground)
-    back = back_layer(scene, shell, foreground)
+    hidden = hidden_layer(scene, labels, foreground, hull.thickness)
+    back = back_layer(scene, shell, hull, torso, foreground, _pixel_depth(view, pixels, pixel_index, cell))
     edge = edge_layer(scene, shell, foreground)
     bound = [_bind_world(rig, scene, pixels), hidden, _bind_world(rig, scene, back)]
     if edge is not None:
@@ -58,14 +60,24 @@ def lift_photo(image: np.ndarray, matte: np.ndarray, view: View, rig: Rig) -> Li
     return Lifted(rig, joined, pixel_index, cell, plate, matte)
 
 
-def shell_of(scene: Scene) -> Shell:
-    """The inflated proxy around the posed skull, neck and torso of a scene."""
-    skull = scene.vertices[: len(scene.model.template)][scene.model.regions["scalp"].numpy()]
-    state = scene.rig.source
-    neck = scene.rig.source_rotation.numpy() @ scene.rig.joints[1].numpy() + state.translation.numpy()
-    chin = scene.model.landmarks(torch.from_numpy(scene.vertices[None, : len(scene.model.template)]), "68")[0, 8]
+def body_of(scene: Scene) -> tuple[Shell, Hull, Torso]:
+    """The proxy around the posed skull, neck and torso of a scene."""
+    count = len(scene.model.template)
+    chin = scene.model.landmarks(torch.from_numpy(scene.vertices[None, :count]), "68")[0, 8]
     chin_row = float(scene.view.project(chin.numpy())[0][1])
-    return build_shell(scene.matte, scene.view, skull, neck, chin_row)
+    hull, torso = inflate_skull(scene), fit_torso(scene, chin_row)
+    return build_shell(hull_depth(scene, hull), torso.front(scene.view), chin_row), hull, torso
+
+
+def _pixel_depth(view: View, pixels: Layer, index: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    """Depth_z [H,W] at which the pixel layer stands, infinite where it has no Gaussian."""
+    depth = np.full((view.height, view.width), np.inf)
+    row, column = np.divmod(index, view.width)
+    own = view.project(pixels.means)[1]
+    for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        covers = (cell == 2) | (down + across == 0)
+        depth[row[covers] + down, column[covers] + across] = own[covers]
+    return depth
 
 
 def _bind_world(rig: Rig, scene: Scene, layer: Layer) -> Bound:

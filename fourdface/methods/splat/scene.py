@@ -132,13 +132,33 @@ def frontmost(
     return seen & ~(eyes[triangle] & ~eyes[label])
 
 
+def triangle_points(index: np.ndarray, triangle: np.ndarray) -> np.ndarray:
+    """Evenly spread barycentric coordinates [N,3]: the R2 sequence, shifted by triangle, folded into the triangle."""
+    a = (0.5 + 0.7548776662466927 * (index + 1) + 0.37 * triangle) % 1
+    b = (0.5 + 0.5698402909980532 * (index + 1) + 0.61 * triangle) % 1
+    flip = a + b > 1
+    a, b = np.where(flip, 1 - a, a), np.where(flip, 1 - b, b)
+    return np.stack([1 - a - b, a, b], -1)
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Unit normals [V,3] of a mesh (vertices [V,3], faces [F,3]), weighted by area."""
+    corners = vertices[faces]
+    weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normal = np.zeros((len(vertices), 3))
+    for k in range(3):
+        np.add.at(normal, faces[:, k], weighted)
+    return normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
+
+
 def head_forward(scene: Scene) -> np.ndarray:
     """Where the head looks in the photo's pose, world [3]."""
     return scene.rig.source_rotation.numpy()[:, 2]
 
 
 def chain_level(scene: Scene, points: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Position on the rig's chain of every pixel [H,W]: 1 skull, 0 torso, towards -1 at the picture's lower edge.
+    """Position on the rig's chain of world points [...,3] at image rows [...]: 1 skull, 0 torso, towards -1 at the
+    picture's lower edge.
 
     Between skull and torso it follows the neck's own skinning weights by height, so that skin and hair move alike.
     """
@@ -152,9 +172,12 @@ def chain_level(scene: Scene, points: np.ndarray, rows: np.ndarray) -> np.ndarra
     count = np.bincount(which, minlength=23)
     profile = np.bincount(which, weight, minlength=23) / np.maximum(count, 1)
     profile = np.maximum.accumulate(profile)
-    local = (points - rig.source.translation.numpy()) @ rig.source_rotation.numpy()
+    rotation, translation = rig.source_rotation.numpy(), rig.source.translation.numpy()
+    local = (points - translation) @ rotation
     level = np.interp(local[..., 1], middle, profile, left=0.0, right=1.0)
-    lowest = rows[level > 0.02].max() if (level > 0.02).any() else 0.0
+    # the torso begins where the neck's axis no longer moves with the skull
+    foot = np.array([0.0, middle[np.argmax(profile > 0.02)], 0.0]) @ rotation.T + translation
+    lowest = float(scene.view.project(foot)[0][1])
     fall = np.clip((rows - lowest) / max(scene.view.height - lowest, 1.0), 0, 1)
     return np.where(level > 0.02, level, -TORSO_PIN * fall)
 
