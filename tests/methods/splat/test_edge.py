@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fourdface.methods.splat.edge import edge_layer
-from fourdface.methods.splat.lift import shell_of
+from fourdface.methods.splat.lift import body_of
 from fourdface.methods.splat.scene import Scene, make_scene
 from support.lifted import lifted_photo
 from support.scenes import make_photo
@@ -21,7 +21,7 @@ def scene(matte: np.ndarray | None = None) -> Scene:
 
 def test_what_the_lower_edge_cuts_goes_on_below_it() -> None:
     made = scene()
-    layer = edge_layer(made, shell_of(made), made.image)
+    layer = edge_layer(made, body_of(made)[0], made.image)
     assert layer is not None
     pixels, _ = made.view.project(layer.means)
     size = made.view.height
@@ -34,7 +34,7 @@ def test_a_person_who_touches_no_edge_has_none() -> None:
     matte = make_photo().matte.copy()
     matte[-4:] = 0
     made = scene(matte)
-    assert edge_layer(made, shell_of(made), made.image) is None
+    assert edge_layer(made, body_of(made)[0], made.image) is None
 
 
 def test_a_torso_that_rises_leaves_no_gap() -> None:
