@@ -5,7 +5,8 @@
 // Frame of a triangle: F = [e1, e2, h n], e1 = v1 - v0, e2 = v2 - v0, n the unit normal e1 x e2 / |e1 x e2|,
 // h = sqrt(|e1 x e2|) = sqrt(2 area); a triangle without area has h n = 0. mean = v0 + F local_mean; covariance = F C F^T,
 // scaled down as a whole where its trace is above max_trace.
-// An index out of range is found before it is used: the result is then kBadIndex and the outputs are undefined. Tolerance to the reference: 1e-6 relative to the size of the frame.
+// An index out of range is found before it is used: the result is then kBadIndex and the outputs are undefined; on CUDA the
+// Gaussian becomes NaN. Tolerance to the reference: 1e-6 relative to the size of the frame.
 #pragma once
 #include "common.h"
 

@@ -6,7 +6,8 @@
 // Distances are compared in double (float32 on CUDA), equal ones by the lower index; the order is complete, so the result does not
 // depend on the number of threads. A vertex that is not finite counts as infinitely far. For a point that is not finite all
 // distances count as infinite, so it gets the lowest indices, and the distances that arithmetic gives (infinite or NaN).
-// 1 <= k <= S. An index out of range gives kBadIndex and undefined outputs. Tolerance of the distances: 1e-6 relative.
+// 1 <= k <= S. An index out of range gives kBadIndex and undefined outputs; on CUDA
+// such a vertex is infinitely far. Tolerance of the distances: 1e-6 relative.
 // On CUDA k is at most 32, and the subset must be in rising order.
 #pragma once
 #include "common.h"

@@ -5,6 +5,7 @@
 #include "rasterize_mesh.h"
 
 namespace fourd {
+namespace raster {
 
 constexpr double kEdge = 1e-9;
 
@@ -117,4 +118,5 @@ FOURD_SHARED void write_pixel(const FourdRasterArgs& s, const RasterFace* f, int
   if (s.depth_z) s.depth_z[at] = float(z);
 }
 
+}  // namespace raster
 }  // namespace fourd

@@ -8,6 +8,8 @@
 namespace fourd {
 namespace {
 
+using namespace raster;
+
 constexpr int kThreads = 256, kWarp = 32;
 
 // Sets up face `index`; false when it is left out.

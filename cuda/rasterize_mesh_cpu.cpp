@@ -14,6 +14,8 @@
 namespace fourd {
 namespace {
 
+using namespace raster;
+
 constexpr int kBand = 16;
 
 struct Workspace {

@@ -10,7 +10,8 @@
 // for bit, from all points nearest to that edge; of equal ones the lower index wins. Distances are compared in double (float32 on CUDA).
 // Barycentrics of a triangle without area are 1/3 each, its signed distance 0. Triangles with corners that are not finite are
 // infinitely far; a point that is not finite gets face 0 and the numbers that arithmetic gives (NaN). F >= 1.
-// An index out of range gives kBadIndex and undefined outputs. The result does not depend on the number of threads.
+// An index out of range gives kBadIndex and undefined outputs; on CUDA
+// such a triangle is infinitely far. The result does not depend on the number of threads.
 // Tolerance: squared distances 1e-6 relative; where two triangles are equally far up to that, either may be found.
 #pragma once
 #include "common.h"

@@ -42,7 +42,7 @@ def bind_gaussians(
         local_mean: [N, 3] and local_covariance: [N, 6] (xx, xy, xz, yy, yz, zz) in the triangle's frame (see above).
         max_trace: limit on the trace of the covariances (square metres), one number or [N]: a larger covariance is
             scaled down as a whole, so a torn or badly stretched triangle cannot blow a Gaussian up over the picture.
-        backend: "auto" (native for float32 CPU tensors without gradients, else the reference), "reference" or "native".
+        backend: "auto" (native for float32 tensors without gradients, else the reference), "reference" or "native".
 
     Returns:
         means [N, 3] = v0 + F local_mean and covariances [N, 6] = F C F^T, world.
@@ -56,11 +56,13 @@ def bind_gaussians(
     if isinstance(max_trace, torch.Tensor):
         floats.append(max_trace)
     forward_only = not (torch.is_grad_enabled() and any(t.requires_grad for t in floats))
-    on_cpu = all(t.device.type == "cpu" for t in (*floats, faces, triangle))
-    if backend == "native" and not (forward_only and on_cpu):
-        raise ValueError("backend 'native' has only the forward pass on the CPU: use 'auto' or 'reference'")
-    usable = forward_only and on_cpu and all(t.dtype == torch.float32 for t in floats)
-    if backend == "native" or (backend == "auto" and usable and _native.library() is not None):
+    together = all(t.device == vertices.device for t in (*floats, faces, triangle))
+    if backend == "native" and not (forward_only and together):
+        raise ValueError(
+            "backend 'native' has only the forward pass, for tensors on one device: use 'auto' or 'reference'"
+        )
+    fits = forward_only and together and all(t.dtype == torch.float32 for t in floats)
+    if backend == "native" or (backend == "auto" and fits and _native.usable(vertices.device)):
         return _bind_native(vertices, faces, triangle, local_mean, local_covariance, max_trace)
     return bind_gaussians_reference(vertices, faces, triangle, local_mean, local_covariance, max_trace=max_trace)
 
@@ -186,24 +188,23 @@ def _bind_native(
     local_covariance: torch.Tensor,
     max_trace: torch.Tensor | float | None,
 ) -> BoundGaussians:
-    library = _native.require_library()
     count = int(triangle.shape[0])
-    floats = [_native.contiguous_float(t) for t in (vertices, local_mean, local_covariance)]
-    face_list, triangle_list = _native.contiguous_int(faces), _native.contiguous_int(triangle)
+    floats = [t.detach().float().contiguous() for t in (vertices, local_mean, local_covariance)]
+    face_list, triangle_list = _native.int32(faces), _native.int32(triangle)
     limits, limit = None, float("inf")
     if isinstance(max_trace, torch.Tensor) and max_trace.dim() > 0:
-        limits = _native.contiguous_float(max_trace)
+        limits = max_trace.detach().float().contiguous()
     elif max_trace is not None:
         limit = float(max_trace)
-    means = torch.empty((count, 3), dtype=torch.float32)
-    covariances = torch.empty((count, 6), dtype=torch.float32)
+    means, covariances = floats[0].new_empty((count, 3)), floats[0].new_empty((count, 6))
     arguments = _Arguments(
         floats[0].data_ptr(), face_list.data_ptr(), triangle_list.data_ptr(), floats[1].data_ptr(),
         floats[2].data_ptr(), _native.float_pointer(limits), means.data_ptr(), covariances.data_ptr(),
         int(vertices.shape[0]), int(faces.shape[0]), count, limit, _native.thread_count(),
     )  # fmt: skip
-    code = library.fourd_bind_gaussians(ctypes.byref(arguments))
-    if code == _native.BAD_INDEX:
+    try:
+        _native.run("bind_gaussians", arguments, vertices.device)
+    except ValueError:
         _check_indices(vertices, faces, triangle)
-    _native.check_status(code, "bind_gaussians")
+        raise
     return BoundGaussians(means, covariances)
