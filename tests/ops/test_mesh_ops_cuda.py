@@ -1,4 +1,4 @@
-"""The mesh ops on a GPU against their references on the CPU. The searches there are in float32: near ties may differ."""
+"""The mesh ops on a GPU against their references on the CPU. Searches there are in float32: near ties may differ."""
 
 from __future__ import annotations
 
