@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv3d, grid_sample, pad, relu
 
 from fourdface.ops.nearest_vertices import nearest_vertices
-from fourdface.ops.surface_field import surface_field
+from fourdface.ops.surface_field import surface_field, surface_numbers
 from fourdface.priors.genhead.head import HeadGeometry, HeadPose
+from fourdface.priors.genhead.ties import around_faces, settle_ties
 
 __all__ = ["HeadDeformer", "NeckField", "PartCoordinates", "PartField", "grid_points"]
 
@@ -159,16 +160,20 @@ class HeadDeformer(nn.Module):
     box_size: side of the cube about the neck joint that is deformed, in the geometry's units.
     """
 
+    around_faces: Tensor
+
     def __init__(self, head: HeadGeometry, box_size: float = 1.3) -> None:
         super().__init__()
         self.flame_deform = head
         self.box_size = box_size
+        self.register_buffer("around_faces", around_faces(head.simplify_faces), persistent=False)
 
     @torch.no_grad()
     def neck_field(self, pose: HeadPose) -> NeckField:
         """The field that undoes the neck's rotation of heads [B]; sampled once here, cheap to apply."""
-        fine, distance = self.neck_offsets(pose, FINE)
-        coarse, _ = self.neck_offsets(pose, COARSE)
+        meshes = self._coarse_meshes(pose)
+        fine, distance = self._offsets(*meshes, FINE)
+        coarse, _ = self._offsets(*meshes, COARSE)
         return NeckField(fine, distance, coarse, self.box_size)
 
     @torch.no_grad()
@@ -196,12 +201,21 @@ class HeadDeformer(nn.Module):
         The surface field of GNARF (Bergman et al., 2022, equation 3) on the coarse mesh: a point keeps its barycentric
         coordinates on the nearest triangle and its height above it.
         """
+        return self._offsets(*self._coarse_meshes(pose), resolution)
+
+    def _coarse_meshes(self, pose: HeadPose) -> tuple[Tensor, Tensor]:
+        """The coarse mesh [B, M, 3] as posed and with a straight neck."""
         head = self.flame_deform
-        posed, straight = head.coarse(head.vertices(pose)), head.coarse(head.vertices(pose.without_neck()))
+        return head.coarse(head.vertices(pose)), head.coarse(head.vertices(pose.without_neck()))
+
+    def _offsets(self, posed: Tensor, straight: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
+        faces, limit = self.flame_deform.simplify_faces, MIN_TRIANGLE_AREA
         points = grid_points(resolution, self.box_size).to(posed).expand(len(posed), -1, -1)
-        found = surface_field(points, posed, head.simplify_faces, min_triangle_area=MIN_TRIANGLE_AREA)
+        face = surface_field(points, posed, faces, min_triangle_area=limit).face_index
+        face = settle_ties(points, posed, faces, face, self.around_faces, limit)
+        found = surface_numbers(points, posed, faces, face, min_triangle_area=limit)
         batch = torch.arange(len(posed), device=posed.device)[:, None, None]
-        triangles = straight[batch, head.simplify_faces[found.face_index]]  # [B, N, 3, 3]
+        triangles = straight[batch, faces[face]]  # [B, N, 3, 3]
         edges = triangles[:, :, 1:] - triangles[:, :, :1]
         normals = torch.nn.functional.normalize(torch.linalg.cross(edges[:, :, 0], edges[:, :, 1]), dim=-1)
         surface = (triangles * found.barycentrics[..., None]).sum(dim=2)

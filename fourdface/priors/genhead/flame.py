@@ -11,8 +11,9 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from fourdface.blocks.rotation import axis_angle_to_matrix
+from fourdface.blocks.rotation import skew
 
 __all__ = ["FlameLayer", "HeadPose"]
 
@@ -79,7 +80,11 @@ class HeadPose:
 
 
 class FlameLayer(nn.Module):
-    """Linear blend skinning with pose correctives; entries have the names of FLAME's torch layer."""
+    """Linear blend skinning with pose correctives; entries have the names of FLAME's torch layer.
+
+    The order of operations is that of the published layer too, so that the numbers are the same to the last bit where
+    torch's are: which of two neighbouring triangles is nearest hangs on it (`deformation.HeadDeformer`).
+    """
 
     faces_tensor: Tensor
     v_template: Tensor
@@ -112,27 +117,34 @@ class FlameLayer(nn.Module):
                 f"{self.shapedirs.shape[2]}"
             )
         batch = len(coefficients)
-        rest = self.v_template + (coefficients @ self.shapedirs.flatten(0, 1).T).reshape(batch, -1, 3)
-        joints = self.J_regressor @ rest
+        shaped = self.v_template[None] + torch.einsum("bl,mkl->bmk", coefficients, self.shapedirs)
+        joints = torch.einsum("bik,ji->bjk", shaped, self.J_regressor)
         angles = [torch.zeros_like(pose.neck), pose.neck, pose.jaw, pose.eyes[:, :3], pose.eyes[:, 3:]]
-        rotations = axis_angle_to_matrix(torch.stack(angles, dim=1))
+        rotations = _rotations(torch.cat(angles, dim=1).reshape(-1, 3)).reshape(batch, -1, 3, 3)
         if self.posedirs.shape[0]:
-            bend = (rotations[:, 1:] - torch.eye(3, device=rest.device)).flatten(1)
-            rest = rest + (bend @ self.posedirs).reshape(batch, -1, 3)
-        turned, moved = self._chain(rotations, joints)
-        shift = moved - (turned @ joints[..., None])[..., 0]
-        blend = torch.cat([turned.flatten(2), shift], dim=2)  # [B, 5, 12]
-        per_vertex = self.lbs_weights @ blend
-        matrix = per_vertex[..., :9].reshape(batch, -1, 3, 3)
-        return (matrix * rest[:, :, None]).sum(-1) + per_vertex[..., 9:], moved
+            bend = (rotations[:, 1:] - torch.eye(3, device=shaped.device)).reshape(batch, -1)
+            shaped = (bend @ self.posedirs).reshape(batch, -1, 3) + shaped
+        world = self._chain(rotations, joints)
+        bound = pad(joints[..., None], (0, 0, 0, 1))  # a direction: 0 in the last row
+        relative = world - pad(world @ bound, (3, 0))
+        blend = (self.lbs_weights.expand(batch, -1, -1) @ relative.flatten(2)).reshape(batch, -1, 4, 4)
+        posed = blend @ pad(shaped, (0, 1), value=1.0)[..., None]
+        return posed[:, :, :3, 0], world[:, :, :3, 3]
 
-    def _chain(self, rotations: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotations [B, 5, 3, 3] and positions [B, 5, 3] of the joints in the world, root to eyes."""
-        turned, moved = [rotations[:, 0]], [joints[:, 0]]
-        for j, parent in enumerate(self.parents.tolist()):
-            if j == 0:
-                continue
-            turned.append(turned[parent] @ rotations[:, j])
-            bone = (joints[:, j] - joints[:, parent])[..., None]
-            moved.append(moved[parent] + (turned[parent] @ bone)[..., 0])
-        return torch.stack(turned, dim=1), torch.stack(moved, dim=1)
+    def _chain(self, rotations: Tensor, joints: Tensor) -> Tensor:
+        """Transforms [B, 5, 4, 4] of the joints in the world, root to eyes."""
+        bones = joints.clone()
+        bones[:, 1:] -= joints[:, self.parents[1:]]
+        local = torch.cat([pad(rotations, (0, 0, 0, 1)), pad(bones[..., None], (0, 0, 0, 1), value=1.0)], dim=3)
+        world = [local[:, 0]]
+        for j, parent in enumerate(self.parents.tolist()[1:], start=1):
+            world.append(world[parent] @ local[:, j])
+        return torch.stack(world, dim=1)
+
+
+def _rotations(axis_angle: Tensor) -> Tensor:
+    """Matrices [N, 3, 3] of axis-angle vectors [N, 3]; safe at zero by the small shift that FLAME's layer uses."""
+    angle = (axis_angle + 1e-8).norm(dim=1, keepdim=True)
+    cross = skew(axis_angle / angle)
+    sine, cosine = angle.sin()[:, None], angle.cos()[:, None]
+    return torch.eye(3, device=angle.device) + sine * cross + (1 - cosine) * torch.bmm(cross, cross)
