@@ -8,6 +8,11 @@
 
 #include "common.h"
 
+// Starts a kernel: FOURD_LAUNCH(kernel, grid, block, stream, arguments...). (A test defines it otherwise, to run kernels on a CPU.)
+#if !defined(FOURD_LAUNCH)
+#define FOURD_LAUNCH(kernel, grid, block, stream, ...) (kernel)<<<(grid), (block), 0, (stream)>>>(__VA_ARGS__)
+#endif
+
 namespace fourd {
 
 constexpr int kCudaFailed = 4;  // as Status, for errors of the device

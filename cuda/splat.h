@@ -39,8 +39,10 @@ struct FourdSplatArgs {
   float* alpha;                    // [C,H,W] or null
   float* depth_z;                  // [C,H,W] or null
   uint8_t* image_u8;               // [H,W,3] or null; CPU only
-  void* scratch;                   // CUDA only: see splat.cu
+  void* scratch;                   // CUDA only: fourd_splat_scratch_cuda says how many bytes
   int64_t scratch_bytes;           // CUDA only
+  int64_t pair_capacity;           // CUDA only: room for pairs of tile and Gaussian; what is beyond (the farthest) is not drawn
+  int64_t* pair_count;             // CUDA only: on the device, the pairs that there were (above pair_capacity: draw again), or null
   int64_t count;                   // N
   int64_t color_stride;            // 0 or N * D
   int32_t cameras;                 // C

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fourdface.ops import _native
+
+logger = logging.getLogger(__name__)
 
 
 class SplatArguments(ctypes.Structure):
@@ -19,7 +22,9 @@ class SplatArguments(ctypes.Structure):
             "means", "covariances", "colors", "opacities", "world_to_camera", "intrinsics", "background",
             "background_u8", "image", "alpha", "depth_z", "image_u8", "scratch",
         )),
-        *((name, ctypes.c_int64) for name in ("scratch_bytes", "count", "color_stride")),
+        *((name, ctypes.c_int64) for name in ("scratch_bytes", "pair_capacity")),
+        ("pair_count", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("count", "color_stride")),
         *((name, ctypes.c_int32) for name in ("cameras", "channels", "width", "height", "antialiased", "threads")),
         ("eps2d", ctypes.c_float),
         ("near_z", ctypes.c_float),
@@ -56,12 +61,12 @@ def arguments_of(
     count, channels = int(means.shape[0]), int(colors.shape[-1])
     return SplatArguments(
         *(t.data_ptr() for t in inputs), _native.float_pointer(background), None, None, None, None, None, None,
-        0, count, count * channels if colors.dim() == 3 else 0, int(cameras.shape[0]), channels, width, height,
+        0, 0, None, count, count * channels if colors.dim() == 3 else 0, int(cameras.shape[0]), channels, width, height,
         int(antialiased), _native.thread_count(), eps2d, near,
     )  # fmt: skip
 
 
-@torch.library.custom_op("fourd::splat", mutates_args=(), device_types=("cpu",))
+@torch.library.custom_op("fourd::splat", mutates_args=(), device_types=("cpu", "cuda"))
 def splat_op(
     means: Tensor,
     covariances: Tensor,
@@ -82,7 +87,7 @@ def splat_op(
     image, alpha, depth_z = _empty(colors, world_to_camera, width, height)
     arguments = arguments_of(inputs, behind, width, height, eps2d, near, antialiased)
     arguments.image, arguments.alpha, arguments.depth_z = image.data_ptr(), alpha.data_ptr(), depth_z.data_ptr()
-    _native.run("splat", arguments, means.device)
+    _run("splat", arguments, arguments, means.device)
     return image, alpha, depth_z
 
 
@@ -104,7 +109,7 @@ def _(
     return _empty(colors, world_to_camera, width, height)
 
 
-@torch.library.custom_op("fourd::splat_backward", mutates_args=(), device_types=("cpu",))
+@torch.library.custom_op("fourd::splat_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def splat_backward_op(
     tensors: list[Tensor],
     background: Tensor | None,
@@ -131,7 +136,7 @@ def splat_backward_op(
         scene, *(t.data_ptr() for t in upstream), *(t.data_ptr() for t in found[:5]),
         None if background is None else found[5].data_ptr(),
     )  # fmt: skip
-    _native.run("splat_backward", arguments, inputs[0].device)
+    _run("splat_backward", arguments, arguments.scene, inputs[0].device)
     return found  # type: ignore[return-value]  # six of them
 
 
@@ -169,6 +174,77 @@ def _backward(ctx: Any, grad_image: Tensor, grad_alpha: Tensor, grad_depth_z: Te
 
 
 splat_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+class _Room:
+    """How many pairs of tile and Gaussian the GPU's buffers hold, learnt from the pictures drawn so far.
+
+    The number depends on the data and is known on the device only. The first picture of a size waits for it; later ones
+    take what has arrived by then, with a quarter to spare, so that nothing waits.
+    """
+
+    def __init__(self, count: int, tiles: int) -> None:
+        self.pairs = max(4 * count, 4 * tiles, 1024)
+        self.known = False
+        self.arriving: tuple[torch.cuda.Event, Tensor] | None = None
+
+    def look(self) -> None:
+        """Take the last count if it has arrived."""
+        if self.arriving is not None and self.arriving[0].query():
+            wanted = int(self.arriving[1][0])
+            self.arriving = None
+            if wanted > self.pairs:
+                logger.warning("splat: the farthest %d pairs were left out of a picture", wanted - self.pairs)
+            self.grow(wanted)
+
+    def grow(self, wanted: int) -> None:
+        """Make room for a quarter more than `wanted`."""
+        self.pairs = max(self.pairs, wanted + wanted // 4)
+
+    def send(self, count: Tensor) -> None:
+        """Let the count arrive in its own time."""
+        if self.arriving is None:
+            there = torch.empty(1, dtype=torch.int64, pin_memory=True).copy_(count, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+            self.arriving = (event, there)
+
+
+_rooms: dict[tuple[Any, ...], _Room] = {}
+
+
+def _run(op: str, arguments: ctypes.Structure, scene: SplatArguments, device: torch.device) -> None:
+    """Run a kernel; on CUDA with scratch memory from torch, again where the room for pairs was too small."""
+    if device.type != "cuda":
+        _native.run(op, arguments, device)
+        return
+    library = _native.require_library(device)
+    size_of = library.fourd_splat_scratch_cuda
+    size_of.restype = ctypes.c_int64
+    tiles = scene.cameras * ((scene.width + 15) // 16) * ((scene.height + 15) // 16)
+    key = (device, scene.count, scene.cameras, scene.width, scene.height)
+    room = _rooms.setdefault(key, _Room(scene.count * scene.cameras, tiles))
+    capturing = torch.cuda.is_current_stream_capturing()
+    if not capturing:
+        room.look()
+    while True:
+        scene.pair_capacity = room.pairs
+        scene.scratch_bytes = size_of(ctypes.byref(scene), int(op == "splat_backward"))
+        if scene.scratch_bytes < 0:
+            raise ValueError(f"{op}: too many Gaussians, cameras or pixels for the CUDA kernel")
+        memory = torch.empty(max(scene.scratch_bytes, 1), dtype=torch.uint8, device=device)
+        count = torch.zeros(1, dtype=torch.int64, device=device)
+        scene.scratch, scene.pair_count = memory.data_ptr(), count.data_ptr()
+        _native.run(op, arguments, device)
+        if capturing:
+            return
+        if room.known or op != "splat":
+            room.send(count)
+            return
+        room.known = int(count) <= room.pairs  # waits, once for each size
+        room.grow(int(count))
+        if room.known:
+            return
 
 
 def _contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -53,7 +53,8 @@ def splat(
         near: Gaussians whose centre is nearer (metres of z) are left out, > 0.
         antialiased: scale opacities so that eps2d does not make small Gaussians brighter.
         backend: "auto" (the native kernel for float32 CPU tensors, unless the intrinsics need a gradient; gsplat for
-            CUDA tensors where installed; else the reference), "reference", "native", "gsplat".
+            CUDA tensors where installed; else the reference), "reference", "native" (on CUDA by name only, until its
+            timings on a GPU are known), "gsplat".
 
     Returns:
         image [H, W, D], alpha [H, W], depth_z [H, W] (expected z of what is seen, metres; 0 where nothing is); with
@@ -178,11 +179,9 @@ def _choose(backend: str, scene: Scene) -> str:
             raise ValueError("backend 'gsplat' needs the package gsplat: pip install 'fourd[gpu]'")
         return backend
     if backend == "native":
-        if on_cuda:
-            raise ValueError("backend 'native' draws on the CPU only: use 'auto' or 'reference'")
         if intrinsics_too:
             raise ValueError("backend 'native' has no gradient for the intrinsics: use 'auto' or 'reference'")
-        _native.require_library()
+        _native.require_library(scene.means.device)
         return backend
     if backend == "reference":
         return backend

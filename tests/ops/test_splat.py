@@ -422,3 +422,22 @@ def test_gsplat_draws_the_same_picture(scene):
     got = splat(**there, backend="gsplat").image.cpu()
     # 2e-3: gsplat's fast exponential and its own cut-offs
     assert float((got - splat(**arguments, backend="reference").image).abs().max()) <= 2e-3 + STEP
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("channels", [1, 3, 17])
+def test_cuda_kernel_equals_the_reference(scene, channels):
+    arguments = scene(3000, 128, 96, channels=channels)
+    there = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
+    for _ in range(3):  # the first call learns how much room the pairs take
+        drawn = splat(**there, backend="native")
+    for got, want in zip(drawn[:2], splat(**arguments, backend="reference")[:2], strict=True):
+        assert_close(got.cpu(), want)
+
+
+@pytest.mark.cuda
+def test_cuda_kernel_draws_as_gsplat(scene):
+    pytest.importorskip("gsplat")
+    there = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in scene(3000, 128, 96).items()}
+    difference = splat(**there, backend="native").image - splat(**there, backend="gsplat").image
+    assert float(difference.abs().max()) <= 2e-3 + STEP

@@ -20,10 +20,11 @@ def gradients(arguments, backend, dtype=torch.float32, names=NAMES, **options):
     values = {k: v.to(dtype) if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
     leaves = {name: values[name].clone().requires_grad_() for name in names}
     channels = values["colors"].shape[-1]
-    leaves["background"] = torch.linspace(0.1, 0.9, channels, dtype=dtype).requires_grad_()
+    device = values["means"].device
+    leaves["background"] = torch.linspace(0.1, 0.9, channels, dtype=dtype, device=device).requires_grad_()
     draw = torch.Generator().manual_seed(0)
     drawn = splat(**(values | leaves), backend=backend, **options)
-    sum((t * torch.randn(t.shape, generator=draw).to(dtype)).sum() for t in drawn).backward()
+    sum((t * torch.randn(t.shape, generator=draw).to(t)).sum() for t in drawn).backward()
     return {name: leaf.grad for name, leaf in leaves.items()}
 
 
@@ -161,3 +162,13 @@ def test_compiles_without_a_break(scene, needs_native):
         function(*leaves).backward()
         results.append([leaf.grad for leaf in leaves])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("options", [{}, {"antialiased": True}])
+def test_cuda_gradients(scene, options):
+    arguments = several(scene(400, 67, 35))
+    there = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
+    want = gradients(arguments, "reference", torch.float64, **options)
+    got = {k: v.cpu() for k, v in gradients(there, "native", **options).items()}
+    assert_same_gradients(got, want)
