@@ -4,6 +4,9 @@
 # make lint   ruff on everything, mypy on fourdface/
 # make dev    set up for development only
 # make docs   write what follows from other files again: pages of docs/, hashes of the embedded assets
+# make sanitize     run the tests of the ops with the CPU kernels under the address and undefined-behaviour sanitizers
+# make bench        time the ops on the CPU: native kernels against the torch references
+# make bench-cuda   build, test and time the CUDA kernels; needs an NVIDIA GPU
 #
 # PYTHON chooses the interpreter (3.10 to 3.13), VENV the place of the virtual environment.
 
@@ -17,7 +20,7 @@ BIN = $(VENV)/bin
 TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,torch==2.13.0+cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test dev lint docs clean
+.PHONY: demo test dev lint docs sanitize bench bench-cuda clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/01_demo.py $(if $(PHOTO),--photo "$(PHOTO)") $(if $(DRIVE),--drive "$(DRIVE)")
@@ -30,6 +33,15 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy fourdface
 
 dev: $(VENV)/.installed-dev
+
+sanitize: $(VENV)/.installed-dev
+	$(BIN)/python scripts/sanitize_ops.py $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python scripts/bench_ops.py $(BENCH_ARGS)
+
+bench-cuda: $(VENV)/.installed-dev
+	$(BIN)/python scripts/bench_cuda.py $(BENCH_ARGS)
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python scripts/generate_docs.py

@@ -57,6 +57,6 @@ __global__ void bind(FourdBindArgs s) {
 FOURD_EXPORT int fourd_bind_gaussians_cuda(const FourdBindArgs* args, cudaStream_t stream) {
   using namespace fourd;
   if (args->count < 0 || args->face_count < 0) return kBadArgument;
-  if (args->count > 0) bind<<<blocks_for(args->count, kThreads), kThreads, 0, stream>>>(*args);
+  if (args->count > 0) FOURD_LAUNCH(bind, blocks_for(args->count, kThreads), kThreads, stream, *args);
   return launched();
 }

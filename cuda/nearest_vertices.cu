@@ -43,10 +43,12 @@ __global__ void search(FourdNearestVerticesArgs s) {
       if (!(carried < INFINITY)) carried = INFINITY;
       int32_t carried_index = tile_index[t];
       if (!(carried < distance[k - 1] || index[k - 1] < 0)) continue;
-      // Rising indices: a vertex goes behind those that are as near, and the last one falls out.
+      // Rising indices: a vertex goes behind those that are as near, all farther ones move on, and the last one falls out.
+      bool placed = false;
 #pragma unroll
       for (int i = 0; i < kMost; i++) {
-        if (i < k && (index[i] < 0 || carried < distance[i])) {
+        if (i < k && (placed || index[i] < 0 || carried < distance[i])) {
+          placed = true;
           const float d = distance[i];
           const int32_t j = index[i];
           distance[i] = carried;
@@ -82,8 +84,8 @@ FOURD_EXPORT int fourd_nearest_vertices_cuda(const FourdNearestVerticesArgs* arg
     return kBadArgument;
   if (s.batch == 0 || s.point_count == 0) return kOk;
   const dim3 grid(blocks_for(s.point_count, kThreads), unsigned(s.batch));
-  if (s.k == 1) search<1><<<grid, kThreads, 0, stream>>>(s);
-  else if (s.k <= 8) search<8><<<grid, kThreads, 0, stream>>>(s);
-  else search<32><<<grid, kThreads, 0, stream>>>(s);
+  if (s.k == 1) FOURD_LAUNCH(search<1>, grid, kThreads, stream, s);
+  else if (s.k <= 8) FOURD_LAUNCH(search<8>, grid, kThreads, stream, s);
+  else FOURD_LAUNCH(search<32>, grid, kThreads, stream, s);
   return launched();
 }

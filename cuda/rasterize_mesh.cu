@@ -53,7 +53,8 @@ __global__ void draw(FourdRasterArgs s) {
     const float nearness = float(f.near_a * x + f.near_b * y + f.near_c);
     const bool inside = e[0] >= -kEdge * sum && e[1] >= -kEdge * sum && e[2] >= -kEdge * sum;
     if (!inside || !(nearness <= largest) || (!s.orthographic && !(nearness > 0.0f))) continue;
-    atomicMax(reinterpret_cast<unsigned long long*>(s.keys + int64_t(row) * s.width + col), key_of(nearness, index));
+    auto* key = reinterpret_cast<unsigned long long*>(s.keys + int64_t(row) * s.width + col);
+    atomicMax(key, static_cast<unsigned long long>(key_of(nearness, index)));
   }
 }
 
@@ -78,8 +79,8 @@ FOURD_EXPORT int fourd_rasterize_mesh_cuda(const FourdRasterArgs* args, cudaStre
       !(fabsf(s.near_z) < INFINITY) || (!s.orthographic && !(s.near_z > 0.0f)))
     return kBadArgument;
   const int64_t pixels = int64_t(s.width) * s.height;
-  clear<<<blocks_for(pixels, kThreads), kThreads, 0, stream>>>(s.keys, pixels);
-  if (s.face_count > 0) draw<<<blocks_for(s.face_count * kWarp, kThreads), kThreads, 0, stream>>>(s);
-  write<<<blocks_for(pixels, kThreads), kThreads, 0, stream>>>(s);
+  FOURD_LAUNCH(clear, blocks_for(pixels, kThreads), kThreads, stream, s.keys, pixels);
+  if (s.face_count > 0) FOURD_LAUNCH(draw, blocks_for(s.face_count * kWarp, kThreads), kThreads, stream, s);
+  FOURD_LAUNCH(write, blocks_for(pixels, kThreads), kThreads, stream, s);
   return launched();
 }

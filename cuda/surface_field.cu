@@ -16,7 +16,7 @@ __device__ bool usable(const FourdSurfaceFieldArgs& s, const float* vertices, co
   for (int j = 0; j < 3; j++) {
     if (face[j] < 0 || face[j] >= s.vertex_count) return false;
     for (int i = 0; i < 3; i++)
-      if (!isfinite(vertices[3 * int64_t(face[j]) + i])) return false;
+      if (!(fabsf(vertices[3 * int64_t(face[j]) + i]) < INFINITY)) return false;
   }
   return true;
 }
@@ -70,6 +70,6 @@ FOURD_EXPORT int fourd_surface_field_cuda(const FourdSurfaceFieldArgs* args, cud
     return kBadArgument;
   if (s.batch == 0 || s.point_count == 0) return kOk;
   const dim3 grid(blocks_for(s.point_count, kThreads), unsigned(s.batch));
-  search<<<grid, kThreads, 0, stream>>>(s);
+  FOURD_LAUNCH(search, grid, kThreads, stream, s);
   return launched();
 }

@@ -80,14 +80,18 @@ def find_nvcc() -> str | None:
 
 
 def build_library(output: Path, directory: Path, extra_flags: tuple[str, ...] = ()) -> None:
-    """Compile the CPU sources in `directory` to the shared library `output` (atomically); raises BuildError."""
+    """Compile the CPU sources in `directory` to the shared library `output` (atomically); raises BuildError.
+
+    `extra_flags` go to the compiler and the linker.
+    """
     compiler = find_compiler()
     if compiler is None:
         raise BuildError("no C++ compiler was found (c++, g++ or clang++; set CXX to name one)")
     problem: BuildError | None = None
     for runtime in (STATIC_RUNTIME, ()):
         try:
-            _build(output, directory, CPU, [compiler, *FLAGS, *extra_flags], [*runtime, "-shared", "-pthread"])
+            link = [*runtime, "-shared", "-pthread", *extra_flags]
+            _build(output, directory, CPU, [compiler, *FLAGS, *extra_flags], link)
             return
         except BuildError as error:
             problem = problem or error

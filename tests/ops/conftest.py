@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fourdface.ops import _native
+from fourdface.ops import _build, _native
 from fourdface.ops.splat import covariance_from_quaternion_scale
 
 INSTRUCTION_SETS = {"plain": 0, "avx2": 1, "avx512": 2}
@@ -50,6 +53,28 @@ def threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ctypes.CDLL]:
+    """Build cuda/NAME.cu for the CPU; skips where there is no compiler that can."""
+    compiler, sources = _build.find_compiler(), _native.source_directory()
+    built: dict[str, ctypes.CDLL] = {}
+
+    def build(name: str) -> ctypes.CDLL:
+        if compiler is None or sources is None:
+            pytest.skip("no C++ compiler or no sources")
+        if name not in built:
+            out = tmp_path_factory.mktemp("emulated") / f"{name}.so"
+            flags = ("-std=c++17", "-O1", "-fPIC", "-shared", "-w", "-U_FORTIFY_SOURCE", "-x", "c++")
+            folders = ("-I", str(Path(__file__).parent / "emulated_cuda"), "-I", str(sources))
+            command = [compiler, *flags, *folders, str(sources / f"{name}.cu"), "-o", str(out)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            built[name] = ctypes.CDLL(str(out))
+        return built[name]
+
+    return build
 
 
 def camera(width: int, height: int, focal: float = 80.0) -> tuple[torch.Tensor, torch.Tensor]:
