@@ -53,9 +53,12 @@ class TorsoTracker:
         self._weights = np.ones(len(self._points))
         if self.usable:
             for sigma, _ in LEVELS:
-                value, _, inside = self._samples(glimpse, self._points, sigma).at(self._points)
+                value, slope, inside = self._samples(glimpse, self._points, sigma).at(self._points)
                 self._values.append(value)
                 self._weights *= inside
+            # plain cloth says nothing, and there is a lot of it
+            strength = np.linalg.norm(slope, axis=1)
+            self._weights *= np.clip(strength / max(float(np.percentile(strength, 85)), 1e-6), 0.02, 1)
 
     @property
     def usable(self) -> bool:
@@ -64,7 +67,7 @@ class TorsoTracker:
 
     def step(self, glimpse: Glimpse) -> TorsoMotion:
         """The torso's motion from the first frame to this one; what cannot be seen stays as it was."""
-        state, match = self._state.copy(), 1.0
+        state, match = self._state.copy(), 0.0
         for level, (sigma, steps) in enumerate(LEVELS):
             samples = self._samples(glimpse, self._moved(state)[0], sigma)
             for _ in range(steps):

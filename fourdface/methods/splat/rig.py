@@ -21,7 +21,7 @@ from ...blocks.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 CHAIN_LENGTH = 65
 PROXY_SIZE = 0.1
 LID_SIZE = 0.005
-NECK_GIVE = 0.06
+NECK_GIVE = 0.12
 """Metres by which the torso's neck joint may leave the skull's."""
 
 
