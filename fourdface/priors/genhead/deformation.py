@@ -167,6 +167,7 @@ class HeadDeformer(nn.Module):
         self.flame_deform = head
         self.box_size = box_size
         self.register_buffer("around_faces", around_faces(head.simplify_faces), persistent=False)
+        self.register_load_state_dict_post_hook(_list_again)
 
     @torch.no_grad()
     def neck_field(self, pose: HeadPose) -> NeckField:
@@ -222,3 +223,9 @@ class HeadDeformer(nn.Module):
         offset = surface + found.signed_distance[..., None] * normals - points
         shape = (len(posed), -1, resolution, resolution, resolution)
         return offset.transpose(1, 2).reshape(shape), found.squared_distance[:, None].reshape(shape)
+
+
+def _list_again(deformer: nn.Module, _: object) -> None:
+    """After loading a state dictionary, the neighbours follow its triangles."""
+    if isinstance(deformer, HeadDeformer):
+        deformer.around_faces = around_faces(deformer.flame_deform.simplify_faces)

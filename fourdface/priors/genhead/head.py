@@ -59,6 +59,7 @@ class HeadGeometry(nn.Module):
                 self.register_buffer(name, value.clone())
         found = self._find_face_mask() if face_mask is None else face_mask
         self.register_buffer("face_mask", found, persistent=False)
+        self.register_load_state_dict_post_hook(_find_again)
 
     @classmethod
     def from_head_model(cls, head: HeadModel) -> HeadGeometry:
@@ -154,3 +155,9 @@ class HeadGeometry(nn.Module):
         inside = torch.zeros(self.canonical_shape.shape[1], dtype=torch.bool, device=faces.device)
         inside[index] = True
         return faces[inside[faces].all(dim=1)]
+
+
+def _find_again(head: nn.Module, _: object) -> None:
+    """After loading a state dictionary, what is not in it follows it."""
+    if isinstance(head, HeadGeometry):
+        head.face_mask = head._find_face_mask()

@@ -18,6 +18,8 @@ SCALE = 3.0
 CANONICAL_JAW = 0.3
 """Rotation of the jaw about x in the canonical pose, radians: the mouth is open there."""
 COARSE_VERTICES = 730
+_FLAME_MASKS = ("face", "left_eyeball", "right_eyeball", "lips", "noinmouth")
+_TOPOLOGY = ("simplify_idxs", "simplify_baris", "simplify_faces", "vertices_region_idxs")
 _OPEN_INNER_MOUTH = ("mouth_bag", "teeth_upper", "teeth_lower", "tongue", "gums")
 _OPEN_REGIONS = ("face", "lips", "eyelids", "eyeball_left", "eyeball_right", "eye_sockets", *_OPEN_INNER_MOUTH)
 
@@ -88,6 +90,13 @@ def flame_entries(
     model: Mapping[str, Any], masks: Mapping[str, Any], topology: Mapping[str, Any] | None
 ) -> tuple[dict[str, Tensor], int, Tensor]:
     """Entries of `HeadGeometry` from a FLAME file's arrays; see `HeadGeometry.from_flame`."""
+    if missing := [name for name in _FLAME_MASKS if name not in masks]:
+        raise ValueError(
+            f"FLAME's masks have no {', '.join(missing)} (noinmouth is Portrait4D's own: all vertices but those inside "
+            "the mouth); take the head of an imported GenHead checkpoint, or add the list"
+        )
+    if topology is not None and (missing := [name for name in _TOPOLOGY if name not in topology]):
+        raise ValueError(f"the topology lacks {', '.join(missing)}: give all of {', '.join(_TOPOLOGY)}, or none")
     faces = _indices(model["f"])
     basis = _floats(model["shapedirs"])[:, :, :400]
     correctives = _floats(model["posedirs"])

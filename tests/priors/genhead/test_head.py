@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from parity.rule import assert_close, manifest_shapes, parity_arrays
+from parity.rule import assert_close, manifest_shapes, parity_arrays, parity_module
 
 from fourdface.blocks.head_model import HeadModel
+from fourdface.priors.genhead.deformation import HeadDeformer
 from fourdface.priors.genhead.head import HeadGeometry, HeadPose
 from fourdface.priors.genhead.topology import local_faces, neighbours, simplify
 from support.heads import parity_pose, synthetic_flame
@@ -57,8 +58,6 @@ def test_a_checkpoint_carries_its_head(head: HeadGeometry) -> None:
 
 
 def test_given_topology_is_taken(head: HeadGeometry) -> None:
-    from parity.rule import parity_module
-
     model, masks = parity_module("synthetic_flame.py").build()
     topology = {
         "simplify_idxs": np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8]]),
@@ -70,6 +69,26 @@ def test_given_topology_is_taken(head: HeadGeometry) -> None:
     assert given.canonical_shape_coarse.shape == (1, 3, 3)
     assert_close(given.canonical_shape_coarse[0, 1], head.canonical_shape[0, 3:6].mean(0))
     assert given.vertices_region_idxs.shape == (5023, 10)
+
+
+def test_missing_lists_are_named() -> None:
+    model, masks = parity_module("synthetic_flame.py").build()
+    with pytest.raises(ValueError, match="masks have no noinmouth"):
+        HeadGeometry.from_flame(model, {key: value for key, value in masks.items() if key != "noinmouth"})
+    with pytest.raises(ValueError, match="topology lacks simplify_baris, simplify_faces, vertices_region_idxs"):
+        HeadGeometry.from_flame(model, masks, {"simplify_idxs": np.zeros((3, 3))})
+
+
+def test_what_is_not_in_the_state_follows_it(head: HeadGeometry) -> None:
+    """Loading another head of the same sizes brings its face mask and its neighbours of triangles."""
+    other = HeadDeformer(HeadGeometry.from_checkpoint(head.state_dict(), prefix=""))
+    other.flame_deform.simplify_faces = other.flame_deform.simplify_faces.flip(0)
+    target = HeadDeformer(HeadGeometry.from_checkpoint(head.state_dict(), prefix=""))
+    target.flame_deform.face_mask = target.flame_deform.face_mask[:3]
+    before = target.around_faces.clone()
+    target.load_state_dict(other.state_dict())
+    assert torch.equal(target.flame_deform.face_mask, head.face_mask)
+    assert not torch.equal(target.around_faces, before)
 
 
 def test_open_head(open_head: HeadGeometry) -> None:
