@@ -47,7 +47,7 @@ def numbered(page: Path) -> tuple[str, list[str]]:
 def main() -> int:
     """Mend or check every page."""
     failures = 0
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text, wrong = numbered(page)
         for line in wrong:
             print(line)

@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = ["around_faces", "settle_ties"]
 
 _EPSILON = 1e-8
+_CHUNK = 1024  # points at a time, so that what is worked out stays in the cache
 
 
 def around_faces(faces: Tensor) -> Tensor:
@@ -36,10 +37,19 @@ def settle_ties(
     points [B, N, 3], vertices [B, V, 3], float32; faces [F, 3]; found [B, N]: any of the nearest triangles; around:
     `around_faces(faces)`.
     """
-    candidates = around[found]  # [B, N, K]
-    batch = torch.arange(len(points), device=points.device)[:, None, None]
-    a, b, c = (vertices[batch, faces[candidates][..., i]].unbind(-1) for i in range(3))
-    distance = _triangle_distance(points[:, :, None].unbind(-1), a, b, c, min_triangle_area)
+    chosen = []
+    for cloud, mesh, index in zip(points, vertices, found, strict=True):
+        triangles = mesh[faces].flatten(1).T.contiguous()
+        parts = zip(cloud.split(_CHUNK), index.split(_CHUNK), strict=True)
+        chosen.append(torch.cat([_settled(some, triangles, around[of], min_triangle_area) for some, of in parts]))
+    return torch.stack(chosen)
+
+
+def _settled(points: Tensor, triangles: Tensor, candidates: Tensor, min_triangle_area: float) -> Tensor:
+    """For points [N, 3] and candidates [N, K] of triangles [9, F] (coordinates apart): the choice [N]."""
+    rows = triangles[:, candidates]  # [9, N, K]
+    a, b, c = (rows[3 * i : 3 * i + 3].unbind(0) for i in range(3))
+    distance = _triangle_distance(points[:, None].unbind(-1), a, b, c, min_triangle_area)
     nearest = distance == distance.amin(dim=-1, keepdim=True)
     return torch.where(nearest, candidates, -1).amax(dim=-1)
 
