@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fourdface.cli.networks import NetworkRequest, refuse_network
 from fourdface.cli.sources import open_source, provenance_of
 from fourdface.cli.stream import input_file, progress, read_artifact, source_of
 from fourdface.cli.writing import FrameInfo, FrameTarget, Item, write_frames
@@ -47,10 +48,12 @@ class ReenactRequest:
     smoothing: float = 0.6
     audio: str = "on"
     perception: str = "auto"
+    paste_back: bool = False
+    network: NetworkRequest = dataclasses.field(default_factory=NetworkRequest)
 
 
 @dataclasses.dataclass
-class _Opened:
+class OpenedDriver:
     """A driver, ready to be read."""
 
     driver: Driver
@@ -69,9 +72,15 @@ def reenact_file(request: ReenactRequest, target: FrameTarget) -> None:
     if request.side_by_side and request.background == "transparent":
         raise UsageError("--side-by-side shows the driver opaque; give another --background, or leave one of them out")
     avatar = read_artifact(Avatar, request.avatar, option="--avatar")
+    if avatar.representation == "portrait4d":
+        from fourdface.cli.portraits import reenact_portrait
+
+        reenact_portrait(request, avatar, target)
+        return
+    refuse_network(request.network, paste_back=request.paste_back)
     splat = restore_avatar(avatar)
     canvas = make_canvas(splat, *background_choice(request.background), request.size)
-    with _open_driver(request) as opened:
+    with open_driver(request) as opened:
         opened.driver.frames = prefetched(lambda frames=opened.driver.frames: frames)
         provenance = provenance_of(
             opened.source, "splat", config=json.dumps(dataclasses.asdict(request)), synthetic=True,
@@ -79,7 +88,7 @@ def reenact_file(request: ReenactRequest, target: FrameTarget) -> None:
         )  # fmt: skip
         width = canvas.width
         if request.side_by_side:
-            width += _beside(opened.source.width, opened.source.height, canvas.height)
+            width += width_beside(opened.source.width, opened.source.height, canvas.height)
         info = FrameInfo(
             width, canvas.height, opened.source.rate, provenance, opened.audio,
             variable_rate=opened.source.variable_rate or request.missing == "skip",
@@ -101,7 +110,8 @@ def background_choice(argument: str) -> tuple[str, np.ndarray | None]:
 
 
 @contextlib.contextmanager
-def _open_driver(request: ReenactRequest) -> Iterator[_Opened]:
+def open_driver(request: ReenactRequest, keep_images: bool = False) -> Iterator[OpenedDriver]:
+    """The driver of a request, tracked while it is read; `keep_images` hands its pictures on."""
     from fourdface.stages.preprocess import Source
     from fourdface.stages.reenact import DriverOptions, driver_from_motion
 
@@ -115,25 +125,25 @@ def _open_driver(request: ReenactRequest) -> Iterator[_Opened]:
             name = "standard input" if request.driver == "-" else path.name
             motion = Motion.read(path, name=name)
             source = Source([], motion.width, motion.height, motion.rate, name, source_of(path).sha256)
-            yield _Opened(
+            yield OpenedDriver(
                 driver_from_motion(motion, options), source, _motion_audio(motion, request), len(motion.times)
             )
             return
         with open_source(str(path)) as (source, audio):
             if request.driver == "-":
                 source = dataclasses.replace(source, name="standard input")
-            driver = _track(source, request, options)
-            yield _Opened(driver, source, audio if request.audio == "on" else None, None)
+            driver = _track(source, request, options, keep_images or request.side_by_side)
+            yield OpenedDriver(driver, source, audio if request.audio == "on" else None, None)
 
 
-def _track(source: Source, request: ReenactRequest, options: DriverOptions) -> Driver:
+def _track(source: Source, request: ReenactRequest, options: DriverOptions, keep_images: bool) -> Driver:
     from fourdface.blocks.head_model import HeadModel
     from fourdface.perception import load_perception
     from fourdface.stages.reenact import driver_from_video
 
     return driver_from_video(
         source.frames, (source.width, source.height), load_perception(request.perception), HeadModel.load("open"),
-        options, keep_images=request.side_by_side,
+        options, keep_images=keep_images,
     )  # fmt: skip
 
 
@@ -151,13 +161,12 @@ def _is_artifact(path: Path) -> bool:
 
 
 def _items(
-    request: ReenactRequest, avatar: Avatar, splat: SplatAvatar, opened: _Opened, canvas: Canvas
+    request: ReenactRequest, avatar: Avatar, splat: SplatAvatar, opened: OpenedDriver, canvas: Canvas
 ) -> Iterator[Item]:
     import numpy as np
 
     from fourdface.blocks.camera import turned_about
     from fourdface.blocks.retarget import RetargetOptions
-    from fourdface.media.resize import resize
     from fourdface.stages.reenact import animate
     from fourdface.stages.render import as_camera, as_pose, head_centre, render_one, source_camera
 
@@ -172,11 +181,20 @@ def _items(
             camera = as_camera(turned_about(as_pose(base), centre, float(angle)))
         picture = render_one(splat, state, camera, canvas.background_u8)
         if request.side_by_side and frame.image_u8 is not None:
-            beside = _beside(opened.source.width, opened.source.height, canvas.height)
-            picture = np.concatenate([resize(frame.image_u8, beside, canvas.height), picture[..., :3]], 1)
+            picture = beside(frame.image_u8, picture)
         yield picture, frame.time, camera.world_to_camera.numpy(), camera.intrinsics.numpy()
 
 
-def _beside(width: int, height: int, target_height: int) -> int:
+def beside(driver_u8: np.ndarray, picture_u8: np.ndarray) -> np.ndarray:
+    """The driver's picture, scaled to the height of the result, to the left of it: uint8 [H, W, 3]."""
+    import numpy as np
+
+    from fourdface.media.resize import resize
+
+    (height, width), target = driver_u8.shape[:2], picture_u8.shape[0]
+    return np.concatenate([resize(driver_u8, width_beside(width, height, target), target), picture_u8[..., :3]], 1)
+
+
+def width_beside(width: int, height: int, target_height: int) -> int:
     """Width of the driver's picture when scaled to the height of the result."""
     return max(2, round(width * target_height / height))

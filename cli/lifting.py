@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fourdface.cli.networks import NetworkRequest, open_engine
 from fourdface.cli.sources import is_picture, provenance_of
 from fourdface.cli.stream import input_file, source_of
 from fourdface.errors import FourdError
@@ -32,6 +33,7 @@ class LiftRequest:
     focal: float | None = None
     mask: str | None = None
     perception: str = "auto"
+    network: NetworkRequest = dataclasses.field(default_factory=NetworkRequest)
 
 
 def lift_file(request: LiftRequest) -> Avatar:
@@ -42,6 +44,7 @@ def lift_file(request: LiftRequest) -> Avatar:
     from fourdface.stages.lift import lift
 
     model = HeadModel.load("open")
+    opened = None if request.method == "splat" else open_engine(request.network, request.method)
     with input_file(request.photo, "a photo or a tracked artifact", "give a photo: fourd lift in.jpg") as path:
         if path.is_file() and _is_artifact(path):
             tracked = Tracked.read(path, name="standard input" if request.photo == "-" else request.photo)
@@ -55,6 +58,10 @@ def lift_file(request: LiftRequest) -> Avatar:
         synthetic_media=True,
         config_json=json.dumps(dataclasses.asdict(request)),
     )
+    if opened is not None:
+        from fourdface.cli.portraits import lift_tracked
+
+        return lift_tracked(tracked, opened, provenance)
     avatar, psnr = lift(tracked, model, provenance)
     log.info(
         "lifted %d Gaussians; the photo's own view is reproduced at %.1f dB", len(avatar.tensors["triangle"]), psnr
@@ -76,7 +83,7 @@ def _track_photo(path: Path, request: LiftRequest) -> Tracked:
     height, width = image_u8.shape[:2]
     source = Source([(image_u8, 0.0)], width, height, Fraction(1), name, source_of(path).sha256)
     perception = load_perception(request.perception)
-    options = PreprocessOptions(face=request.face, mattes=True, keep_frames=True)
+    options = PreprocessOptions(face=request.face, mattes=request.method == "splat", keep_frames=True)
     tracked = preprocess(source, perception, provenance_of(source, "preprocess"), options)
     if request.mask is not None:
         tracked = dataclasses.replace(tracked, matte_blobs=[_read_mask(request.mask, width, height)])

@@ -39,6 +39,38 @@ def size_option(default: int = 512) -> Callable[[F], F]:
     )
 
 
+def network_options(function: F) -> F:
+    """How networks run; the command receives weights, motion_weights, precision, render_size, seed and device."""
+    for option in reversed(
+        (
+            click.option("--weights", metavar="ID|FILE", help="Portrait4D: weights (default: the method's own asset)."),
+            click.option("--motion-weights", metavar="ID|FILE", help="Portrait4D: weights of the motion encoder."),
+            click.option(
+                "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True,
+                help="Portrait4D: of the networks; auto is bf16 where the processor computes in it.",
+            ),
+            click.option(
+                "--render-size", type=click.Choice(["64", "128", "256", "512"]), callback=_whole_number,
+                help="Portrait4D: rays per side (default: the network's); 256 and more skip the super-resolution.",
+            ),
+            click.option(
+                "--seed", type=click.IntRange(0, 2**63 - 1),
+                help="Portrait4D: jitter the rays' samples by this number (default: no chance).",
+            ),
+            click.option(
+                "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+                help="Portrait4D: where the networks run.",
+            ),
+        )
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def _whole_number(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    return None if value is None else int(value)
+
+
 def seed_option(function: F) -> F:
     """`--seed N`; the command receives `seed`."""
     return click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fourdface.cli.options import avatar_option, output_options
+from fourdface.cli.options import avatar_option, network_options, output_options
 from fourdface.cli.sources import parse_face
 from fourdface.cli.stream import check_single_stdin
 from fourdface.cli.writing import open_frame_target
@@ -62,6 +62,8 @@ from fourdface.cli.writing import open_frame_target
     "--audio", type=click.Choice(["on", "off"]), default="on", show_default=True, help="Carry the driver's sound."
 )
 @click.option("--perception", default="auto", show_default=True, help="Backend: auto, embedded, mediapipe, ...")
+@click.option("--paste-back", is_flag=True, help="Portrait4D: put the moved head back into the whole photo.")
+@network_options
 @output_options("the video (NAME.mp4, a folder for PNG files, or NAME.h5)")
 def command(driver: str, avatar: str, output: str | None, overwrite: bool, **options: object) -> None:
     """Move an avatar as DRIVER does: a video, a folder of pictures, a motion artifact, or - for standard input."""
@@ -71,5 +73,7 @@ def command(driver: str, avatar: str, output: str | None, overwrite: bool, **opt
         pipe="fourd lift in.jpg | fourd reenact drive.mp4 | ffplay -",
     )  # fmt: skip
     from fourdface.cli.driving import ReenactRequest, reenact_file
+    from fourdface.cli.networks import take_network
 
-    reenact_file(ReenactRequest(driver=driver, avatar=avatar, **options), target)  # type: ignore[arg-type]
+    network = take_network(options)
+    reenact_file(ReenactRequest(driver=driver, avatar=avatar, network=network, **options), target)  # type: ignore[arg-type]

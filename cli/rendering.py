@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fourdface.cli.driving import background_choice
+from fourdface.cli.networks import NetworkRequest, refuse_network
 from fourdface.cli.stream import command_line, progress, read_artifact
 from fourdface.cli.writing import FrameInfo, FrameTarget, Item, write_frames
 from fourdface.errors import UsageError
@@ -39,9 +40,14 @@ class RenderRequest:
     neutral: bool = False
     background: str = "keep"
     size: int | None = None
+    head_pose: str | None = None
+    paste_back: bool = False
+    mesh: str | None = None
+    overwrite: bool = False
+    network: NetworkRequest = dataclasses.field(default_factory=NetworkRequest)
 
 
-def render_file(request: RenderRequest, target: FrameTarget) -> None:
+def render_file(request: RenderRequest, target: FrameTarget | None) -> None:
     """Run the whole command; raises FourdError or UsageError in one sentence."""
     from fourdface.artifacts import Avatar
     from fourdface.methods.splat.restore import restore_avatar
@@ -52,6 +58,16 @@ def render_file(request: RenderRequest, target: FrameTarget) -> None:
     if len(paths) > 1:
         raise UsageError(f"--{' and --'.join(paths)} each say where the camera goes; give one of them")
     avatar = read_artifact(Avatar, request.avatar)
+    if avatar.representation == "portrait4d":
+        from fourdface.cli.portraits import render_portrait
+
+        render_portrait(request, avatar, target)
+        return
+    refuse_network(
+        request.network, head_pose=request.head_pose, paste_back=request.paste_back, mesh=request.mesh is not None
+    )
+    if target is None:
+        raise ValueError("frames need a target")
     splat = restore_avatar(avatar)
     canvas = make_canvas(splat, *background_choice(request.background), request.size)
     states, rate, audio, moving = _states(request, avatar, splat)

@@ -15,15 +15,21 @@ from ..blocks.head_fitting import CAMERA_DISTANCE
 from ..blocks.retarget import Retargeter, RetargetOptions
 from ..errors import FourdError, UsageError
 from ..media.image import decode_png
+from ..media.mesh import Mesh
 from ..media.resize import fill_frame, resize
 from ..methods.portrait4d.alignment import PortraitCrop
 from ..methods.portrait4d.avatar import PortraitAvatar, pack_source, restore_portrait
 from ..methods.portrait4d.engine import Engine, Frame
+from ..methods.portrait4d.network import LARGEST_ENLARGED
+from ..methods.portrait4d.surface import extract_surface
 from ..methods.portrait4d.tracking import CropTracker, crops_of
-from ..methods.portrait4d.view import camera_of_label, label_of_camera, portrait_label
+from ..methods.portrait4d.view import FACE_ANCHOR, camera_of_label, label_of_camera, portrait_label
+from ..priors.genhead.camera import WORLD_SCALE
 from .lift import require_face
 from .reenact import Driver, DriverFrame, source_pose
 
+HEAD_CENTRE = np.array(FACE_ANCHOR) / WORLD_SCALE
+"""World point [3] in metres about which cameras turn."""
 EMBEDDING = "pdfgc"
 """Name of the motion embedding in a motion artifact."""
 
@@ -71,6 +77,16 @@ class PortraitPlayer:
         turned = torch.from_numpy(np.asarray(rotation, np.float32))
         return self.engine.render(self.planes(motion), self.source.background, label, turned)
 
+    @property
+    def picture_size(self) -> int:
+        """Side of the pictures in pixels, before they are resized."""
+        size = self.engine.options.render_size or 0
+        return size if size > self.engine.size // LARGEST_ENLARGED else self.engine.size
+
+    def mesh(self) -> Mesh:
+        """The surface of the head with the photo's expression, see `extract_surface`."""
+        return Mesh(*extract_surface(self.engine.network, self.planes(self.portrait.motion)))
+
     def planes(self, motion: Tensor) -> Tensor:
         """Tri-planes of a motion [1, 548]; made once for the same tensor."""
         if self._planes is None or self._planes[0] is not motion:
@@ -79,9 +95,13 @@ class PortraitPlayer:
 
 
 def animate_portrait(
-    avatar: Avatar, player: PortraitPlayer, driver: Driver, options: RetargetOptions, *, smooth: bool = True
-) -> Iterator[tuple[Frame, DriverFrame]]:
-    """Frames of the avatar for every frame of the driver; until a face is seen the photo's own."""
+    avatar: Avatar, player: PortraitPlayer, driver: Driver, options: RetargetOptions, *, smooth: bool = True,
+    cameras: Iterator[CameraPose] | None = None,
+) -> Iterator[tuple[Frame, CameraPose, DriverFrame]]:  # fmt: skip
+    """Frames of the avatar, with their cameras, for every frame of the driver; until a face is seen the photo's own.
+
+    smooth: steady crops, see `CropTracker`. cameras: one a frame, None for the photo's.
+    """
     crops = CropTracker(player.engine.size, smooth)
     motion, rotation = player.portrait.motion, player.rotation
     retarget: Retargeter | None = None
@@ -92,7 +112,8 @@ def animate_portrait(
                 reference = driver.reference or frame.pose
                 retarget = Retargeter(source_pose(avatar), reference, driver.neutral, options, CAMERA_DISTANCE)
             rotation = np.asarray(retarget(frame.pose).rotation, np.float32)
-        yield player.frame(motion, rotation), frame
+        camera = player.camera if cameras is None else next(cameras)
+        yield player.frame(motion, rotation, camera), camera, frame
 
 
 def _motion(engine: Engine, frame: DriverFrame, crops: CropTracker, last: Tensor) -> Tensor:
