@@ -29,9 +29,9 @@ def test_portrait4ds_features() -> None:
     numbers = parity_arrays("triplane_sampler.npz")
     planes, points = draw("in:planes", (2, 3, 32, 24, 24)), draw("in:coords", (2, 200, 3), "pm1") * 0.8
     got = triplane_sample(planes, points, axes="portrait4d", box_size=1.3, reduce="sum")
-    torch.testing.assert_close(got, numbers["out"].sum(dim=1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got, numbers["out"].sum(dim=1), atol=5e-5, rtol=0)
     got = triplane_sample(planes, points, axes="portrait4d", box_size=1.3 * 0.98, reduce="sum") * 1.5
-    torch.testing.assert_close(got, numbers["out_list_scale098"].sum(dim=1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got, numbers["out_list_scale098"].sum(dim=1), atol=5e-5, rtol=0)
 
 
 def brute_force(planes: np.ndarray, point: np.ndarray, axes: str, box: float) -> np.ndarray:
@@ -76,9 +76,8 @@ def both(planes: torch.Tensor, points: torch.Tensor, **options: Any) -> None:
         weight = torch.sin(torch.arange(out.numel(), device=out.device)).reshape(out.shape)
         found.append([out, *torch.autograd.grad((out * weight).sum(), leaves)])
     for got, want in zip(*found, strict=True):
-        torch.testing.assert_close(
-            got, want, atol=2e-5 * max(1.0, float(want.detach().abs().sum() and want.detach().abs().max())), rtol=0
-        )
+        largest = float(want.detach().abs().amax()) if want.numel() else 0.0
+        torch.testing.assert_close(got, want, atol=2e-5 * max(1.0, largest), rtol=0)
 
 
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 257, 3000])
