@@ -35,7 +35,7 @@ struct FourdTriplaneRenderArgs {
   const float* offsets;
   const float* draw_coarse;
   const float* draw_fine;
-  float* packed;               // CPU: prepared texels to read, or null. CUDA: as on the CPU, but never null
+  float* packed;               // texels, ready where `prepared` is set. CPU: null makes them here; CUDA: never null
   uint32_t* occupancy;         // [B, G, G, G/32] one bit per cell along x; G a multiple of 32. Null with G > 0: made here
   float* features;
   float* distance_sum;
@@ -48,7 +48,7 @@ struct FourdTriplaneRenderArgs {
   float* grad_hidden_bias;
   float* grad_out_weight;
   float* grad_out_bias;
-  float* scratch;              // CUDA only: see triplane_render.cu
+  float* scratch;              // CUDA only: G^3 B bytes for the occupancy; backward: as large as packed
   int64_t rays;                // R
   int32_t batch, channels, height, width, hidden, outputs;  // B C H W U K
   int32_t coarse, fine;        // S F
@@ -58,6 +58,7 @@ struct FourdTriplaneRenderArgs {
   int32_t occupancy_size;      // G
   uint32_t seed_key;
   int32_t threads;
+  int32_t prepared;            // CUDA: packed and occupancy are filled already
   float plane_scale;           // 1/3 for the mean over the planes, 1 for their sum
   float box_size;
   float warp_size;

@@ -33,6 +33,7 @@ class _Arguments(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("warp_depth", "warp_height", "warp_width", "occupancy_size")),
         ("seed_key", ctypes.c_uint32),
         ("threads", ctypes.c_int32),
+        ("prepared", ctypes.c_int32),
         *((name, ctypes.c_float) for name in (
             "plane_scale", "box_size", "warp_size", "min_transmittance", "empty_density",
         )),
@@ -126,10 +127,13 @@ def render_op(
     features = planes.new_empty((batch, count, out_weight.shape[0] - 1), dtype=torch.float32)
     distance_sum, weight_sum = features.new_empty((batch, count)), features.new_empty((batch, count))
     tensors |= {"features": features, "distance_sum": distance_sum, "weight_sum": weight_sum}
-    tensors |= dict(zip(("packed", "occupancy"), prepared, strict=False))
+    if prepared:
+        tensors |= {"packed": prepared[0], "occupancy": prepared[1] if prepared[1].numel() else None}
     if planes.is_cuda:
-        tensors |= _cuda_scratch(planes, out_weight, prepared, backward=False)
-    _native.run("triplane_render", _arguments(tensors, Settings(integers, floats)), planes.device)
+        tensors |= _cuda_scratch(planes, out_weight, 0 if prepared else integers[10], made=bool(prepared))
+    arguments = _arguments(tensors, Settings(integers, floats))
+    arguments.prepared = int(bool(prepared))
+    _native.run("triplane_render", arguments, planes.device)
     return features, distance_sum, weight_sum
 
 
@@ -164,7 +168,8 @@ def render_backward_op(
     results = [torch.empty(t.shape, dtype=torch.float32, device=t.device) for t in inputs]
     tensors |= {f"grad_{name}": t for name, t in zip(_INPUTS, results, strict=False)}
     if planes.is_cuda:
-        tensors |= _cuda_scratch(planes, out_weight, [], backward=True)
+        tensors |= _cuda_scratch(planes, out_weight, 0)
+        tensors["scratch"] = torch.empty_like(_given(tensors["packed"]))
     _native.run("triplane_render_backward", _arguments(tensors, Settings(integers, floats)), planes.device)
     found = [r.to(t.dtype) for r, t in zip(results, inputs, strict=True)]
     return found[0], found[1], found[2], found[3], found[4]
@@ -213,6 +218,8 @@ def prepare_op(
     cells = integers[10]
     occupancy = planes.new_empty((planes.shape[0], cells, cells, cells // 32), dtype=torch.int32)
     tensors |= {"packed": packed, "occupancy": occupancy if cells else None}
+    if planes.is_cuda and cells:
+        tensors["scratch"] = planes.new_empty((planes.shape[0], cells, cells, cells), dtype=torch.uint8)
     _native.run("triplane_prepare", _arguments(tensors, Settings(integers, floats)), planes.device)
     return packed, occupancy
 
@@ -227,10 +234,20 @@ def _(
     return packed, planes.new_empty((planes.shape[0], cells, cells, cells // 32), dtype=torch.int32)
 
 
-def _cuda_scratch(planes: Tensor, out_weight: Tensor, prepared: list[Tensor], *, backward: bool) -> dict[str, Tensor]:
+def _given(tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise ValueError("a tensor is missing")
+    return tensor
+
+
+def _cuda_scratch(planes: Tensor, out_weight: Tensor, cells: int, *, made: bool = False) -> dict[str, Tensor | None]:
     """Return what CUDA kernels write to beside the results: they allocate nothing themselves."""
-    shape = packed_shape(planes, int(out_weight.shape[1]))
-    found = {} if prepared else {"packed": planes.new_empty(shape, dtype=torch.float32)}
-    if backward:
-        found["scratch"] = planes.new_empty(shape, dtype=torch.float32)
+    if made:
+        return {}
+    found: dict[str, Tensor | None] = {
+        "packed": planes.new_empty(packed_shape(planes, int(out_weight.shape[1])), dtype=torch.float32)
+    }
+    if cells:
+        found["occupancy"] = planes.new_empty((planes.shape[0], cells, cells, cells // 32), dtype=torch.int32)
+        found["scratch"] = planes.new_empty((planes.shape[0], cells, cells, cells), dtype=torch.uint8)
     return found
