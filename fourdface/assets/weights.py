@@ -10,7 +10,8 @@ import numpy as np
 
 from fourdface.assets.cache import asset_path, place_of
 from fourdface.assets.formats.arrays import Array
-from fourdface.assets.formats.errors import FormatError
+from fourdface.assets.formats.errors import FormatError, damage_refused
+from fourdface.assets.formats.modules import dictionary_tensors
 from fourdface.assets.formats.opening import open_weights
 from fourdface.assets.importer import DISCRIMINATOR, read_record
 from fourdface.assets.manifests import Manifest, all_manifests, compare, describe
@@ -28,9 +29,10 @@ def load_weights(
     """State dictionary of an imported asset, or of a weight file in any format that `fourd assets import` reads.
 
     Args:
-        asset: an asset's id, or the path of a file (a str counts as a path where such a file exists).
+        asset: an asset's id, or the path of a file (a str counts as a path where such a file exists). Assets that are
+            kept as their publisher's file are read like that file.
         expected: a manifest's name (`manifests.all_manifests`) or tensor name -> shape (None for any length). Without
-            it, the structure that the asset was recognised as.
+            it, the structure that the asset was recognised as. A file may hold more than such a table names.
         discriminator: load the discriminator that came with the generator instead.
 
     Returns:
@@ -40,7 +42,7 @@ def load_weights(
     Raises:
         FourdError: missing asset, refused file, or names and shapes that differ; the sentence names the first.
     """
-    arrays, structure, words = _read(asset, discriminator)
+    arrays, structure, words = _read(asset, discriminator, isinstance(expected, Mapping))
     wanted = structure if expected is None else expected
     names = _manifest(wanted) if isinstance(wanted, str) else wanted
     if names is None:
@@ -73,10 +75,12 @@ def _manifest(structure: str) -> Mapping[str, tuple[int | None, ...]] | None:
     return all_manifests().get(structure)
 
 
-def _read(asset: str | Path, discriminator: bool) -> tuple[dict[str, Array], str, str]:
+def _read(asset: str | Path, discriminator: bool, any_names: bool = False) -> tuple[dict[str, Array], str, str]:
     """Arrays, structure ("" where unknown) and the words that name the source."""
+    if isinstance(asset, str) and not Path(asset).is_file() and not get_asset(asset).converted:
+        asset = asset_path(asset)
     if isinstance(asset, Path) or Path(asset).is_file():
-        found = _opened(Path(asset))
+        found = _opened(Path(asset), any_names)
         if isinstance(found, dict):
             return found, "", str(asset)
         chosen = found.discriminator if discriminator else found
@@ -95,10 +99,18 @@ def _read(asset: str | Path, discriminator: bool) -> tuple[dict[str, Array], str
     return (arrays if isinstance(arrays, dict) else arrays.tensors), structure, asset
 
 
-def _opened(path: Path) -> dict[str, Array] | Recognised:
-    """Named arrays of a safetensors file as they are; of any other file what it was recognised as."""
+def _opened(path: Path, any_names: bool = False) -> dict[str, Array] | Recognised:
+    """Named arrays of a safetensors file as they are; of any other file what it was recognised as.
+
+    With `any_names` a plain state dictionary is taken as it is too.
+    """
     try:
         opened = open_weights(path)
+        if any_names and opened.root is not None:
+            with damage_refused():
+                found = dictionary_tensors(opened.root, opened.tensors)
+            if found:
+                return found
         return opened.arrays if opened.kind == "safetensors" and opened.arrays is not None else recognise(opened)
     except FormatError as error:
         raise FourdError(f"{path} was refused: {error}") from error

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fourdface.metrics.base import MetricInfo, PairMetric
-from fourdface.metrics.picture import Picture, Sample, face_window
+from fourdface.metrics.picture import Picture, Sample, face_window, head_window
 
 LARGEST_PSNR = 100.0
 """dB given to equal pictures, so that means stay finite."""
@@ -72,17 +72,28 @@ def _ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cropped(sample: Sample, crop: str) -> tuple[Tensor, Tensor] | None:
-    """Prediction and reference [3,h,w] in the crop `full` or `face` (the reference's); None where there is none."""
+    """Prediction and reference [3,h,w] in the crop `full`, `face` or `head` (the reference's); None for none."""
     if sample.reference is None:
         return None
     a, b = sample.prediction.image, sample.reference.image
     if crop == "full":
         return a, b
-    window = face_window(sample.reference)
-    return None if window is None else (a[:, window[0], window[1]], b[:, window[0], window[1]])
+    window = (face_window if crop == "face" else head_window)(sample.reference)
+    if window is None:
+        return None
+    a, b = a[:, window[0], window[1]], b[:, window[0], window[1]]
+    if crop == "head" and sample.reference.alpha is not None:
+        seen = torch.from_numpy(sample.reference.alpha[window] > 0.5)
+        a, b = (torch.where(seen, image, 1.0) for image in (a, b))
+    return a, b
 
 
-CROP_WORDS = {"full": "whole picture", "face": "reference's face box and a third of its height around it"}
+CROP_WORDS = {
+    "full": "whole picture",
+    "face": "reference's face box and a third of its height around it",
+    "head": "reference's face box with 0.7 of its height above, 0.5 beside, 0.3 below; "
+    "white outside of the reference's matte where it has one",
+}
 
 
 class CroppedMetric(PairMetric):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -25,7 +26,7 @@ class Picture:
     judges: Judges | None = None
     alpha: np.ndarray | None = None
     depth_z: np.ndarray | None = None
-    _readings: dict[str, Any] = field(default_factory=dict, repr=False)
+    _readings: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def image(self) -> torch.Tensor:
@@ -34,9 +35,14 @@ class Picture:
 
     def read(self, role: str) -> Any:
         """What the judge of a role sees here, None where there is no face or no such judge; read once."""
-        if role not in self._readings:
-            self._readings[role] = None if self.judges is None else self.judges.read(role, self)
-        return self._readings[role]
+        judges = self.judges
+        return self.once(role, lambda: None if judges is None else judges.read(role, self))
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, computed at the first call with this key and kept with the picture."""
+        if key not in self._readings:
+            self._readings[key] = make()
+        return self._readings[key]
 
 
 @dataclass(eq=False)
@@ -54,14 +60,23 @@ class Sample:
 
 def face_window(picture: Picture) -> tuple[slice, slice] | None:
     """Rows and columns of the face's box with a third of its height added on every side; None for no face."""
+    return _window(picture, 1 / 3, 1 / 3, 1 / 3)
+
+
+def head_window(picture: Picture) -> tuple[slice, slice] | None:
+    """Rows and columns of the head: the face's box, 0.7 of its height above, 0.5 at the sides, 0.3 below."""
+    return _window(picture, 0.7, 0.5, 0.3)
+
+
+def _window(picture: Picture, above: float, beside: float, below: float) -> tuple[slice, slice] | None:
     box = picture.read("box")
     if box is None:
         return None
     height, width = picture.image_u8.shape[:2]
     left, top, right, bottom = (int(value) for value in box)
-    margin = (bottom - top) // 3
-    rows = slice(max(0, top - margin), min(height, bottom + margin))
-    columns = slice(max(0, left - margin), min(width, right + margin))
+    up, side, down = (int((bottom - top) * part) for part in (above, beside, below))
+    rows = slice(max(0, top - up), min(height, bottom + down))
+    columns = slice(max(0, left - side), min(width, right + side))
     if rows.stop <= rows.start or columns.stop <= columns.start:
         return None
     return rows, columns

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from fourdface.errors import UsageError
-from fourdface.metrics import face, image, sets, temporal
+from fourdface.metrics import face, image, networks, sets, temporal
 from fourdface.metrics.base import Metric
 from fourdface.metrics.judges import JudgeSet
 from fourdface.metrics.picture import Picture
@@ -19,11 +19,13 @@ CROPS = ("face",)
 
 @dataclass(frozen=True)
 class Entry:
-    """How to make a metric: the judges' roles it needs, and whether it needs every frame (second differences)."""
+    """How to make a metric, and what it needs: judges' roles, assets, a package, every frame (second differences)."""
 
     make: Callable[[JudgeSet], Metric]
     roles: tuple[str, ...] = ()
     every_frame: bool = False
+    assets: tuple[str, ...] = ()
+    package: str = ""
 
 
 def _identity(picture: Picture) -> object:
@@ -63,11 +65,33 @@ def _pooled_set(cls: Callable[..., Metric], name: str) -> Entry:
     return Entry(lambda judges: cls(_pooled, _words(judges, "features"), name), ("features",))
 
 
+def _lpips(name: str, network: str, crop: str) -> dict[str, Entry]:
+    roles = () if crop == "full" else ("detector",)
+    assets = networks.lpips_assets(network)
+    return {name: Entry(lambda judges: networks.LpipsMetric(crop, network), roles, assets=assets)}
+
+
+def _inception(cls: Callable[..., Metric]) -> Entry:
+    words = "asset inception-fid, 2048 pooled features"
+    return Entry(lambda judges: cls(networks.inception_features, words), assets=("inception-fid",))
+
+
+def _clip(against: str) -> Entry:
+    return Entry(lambda judges: networks.ClipSimilarity(against), assets=("clip-vit-b32",), package="transformers")
+
+
 METRICS: dict[str, Entry] = {
     **_cropped(image.Psnr),
     **_cropped(image.Ssim),
     **_cropped(image.MsSsim),
     **_cropped(image.L1),
+    **_lpips("lpips", "alex", "full"),
+    **_lpips("lpips_face", "alex", "face"),
+    **_lpips("lpips_h", "alex", "head"),
+    **_lpips("lpips_vgg", "vgg", "full"),
+    **_lpips("lpips_vgg_face", "vgg", "face"),
+    **_lpips("lpips_squeeze", "squeeze", "full"),
+    **_lpips("lpips_squeeze_face", "squeeze", "face"),
     "feature_distance": Entry(
         lambda judges: face.FeatureDistance(_words(judges, "features")), ("detector", "features")
     ),
@@ -81,6 +105,10 @@ METRICS: dict[str, Entry] = {
     "aed_f": _faced(face.EmotionError, "emotion"),
     "o2oid": _set(sets.PairwiseIdentity, "identity", "o2oid"),
     "cons": _set(sets.PairwiseIdentity, "identity", "cons"),
+    "clip_i": _clip("source"),
+    "clip": _clip("reference"),
+    "fid": _inception(sets.Fid),
+    "kid": _inception(sets.Kid),
     "fd": _pooled_set(sets.Fid, "fd"),
     "kd": _pooled_set(sets.Kid, "kd"),
     "silhouette_iou": Entry(lambda judges: image.SilhouetteIou()),
@@ -107,7 +135,10 @@ def build_metrics(
     for name in names:
         entry = METRICS[name]
         absent = [role for role in entry.roles if not judges.has(role)]
-        if absent:
+        missing = networks.missing_assets(entry.assets, entry.package)
+        if missing:
+            left_out[name] = missing
+        elif absent:
             left_out[name] = f"needs a network for {', '.join(absent)} (--judges FILE --models DIR)"
         elif entry.every_frame and every > 1:
             left_out[name] = f"needs every frame, and the protocol takes every {every}th (--every 1)"

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -120,7 +121,8 @@ def test_the_packaged_registry_is_sound() -> None:
     for asset in registry.values():
         assert asset.kind in CLASSES and asset.purpose and asset.licence and asset.source
         if asset.kind == "open":
-            assert asset.url and asset.url.startswith("https://") and asset.sha256
+            assert asset.url and asset.url.startswith("https://")
+            assert asset.sha256 or re.search(r"-[0-9a-f]{8}\.pth$", asset.file)  # torch's names hold its beginning
         if asset.kind == "gated":
             verb = "import " if asset.converted else f"add {asset.id} "
             assert asset.steps and any(f"fourd assets {verb}" in step for step in asset.steps)
