@@ -67,7 +67,7 @@ SIZES = {
     ),
     "small": GenHeadConfig(
         head="open", z_dim=256, w_dim=256, plane_resolution=128, channel_base=16384, channel_max=256,
-        background_mapping_layers=4, background_channel_base=8192, render_size=64, resolution=256,
+        background_mapping_layers=4, background_channel_base=8192, resolution=256,
         superresolution_input=64, superresolution=(128, 64), coarse_samples=32, fine_samples=32,
     ),
     "paper": GenHeadConfig(),

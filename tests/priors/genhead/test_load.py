@@ -30,8 +30,7 @@ def test_files_hold_the_named_sizes(name: str) -> None:
     values["superresolution"] = tuple(values["superresolution"])
     assert GenHeadConfig(**values) == SIZES[name]  # type: ignore[misc]
     defaults = dataclasses.asdict(GenHeadConfig())
-    if name != "paper":
-        assert all(values[key] != defaults[key] for key in given if key != "render_size")
+    assert all(values[key] != defaults[key] for key in given)
 
 
 @torch.no_grad()
