@@ -7,6 +7,9 @@
 // scaled down as a whole where its trace is above max_trace.
 // An index out of range is found before it is used: the result is then kBadIndex and the outputs are undefined; on CUDA the
 // Gaussian becomes NaN. Tolerance to the reference: 1e-6 relative to the size of the frame.
+// Backward: gradients of vertices [V,3], local_mean and local_covariance from those of means and covariances (off-diagonal entries of a
+// covariance stand for both of their places); none for max_trace. Sums over the Gaussians of a triangle and over the triangles of a vertex
+// run in rising order, so bits do not depend on the number of threads. Tolerance to the reference: 1e-5 of the largest gradient.
 #pragma once
 #include "common.h"
 
@@ -26,4 +29,14 @@ struct FourdBindArgs {
   int32_t threads;
 };
 
+struct FourdBindBackwardArgs {
+  FourdBindArgs forward;            // means and covariances are not read
+  const float* grad_means;          // [N,3]
+  const float* grad_covariances;    // [N,6]
+  float* grad_vertices;             // [V,3]
+  float* grad_local_mean;           // [N,3]
+  float* grad_local_covariance;     // [N,6]
+};
+
 FOURD_EXPORT int fourd_bind_gaussians(const FourdBindArgs* args);
+FOURD_EXPORT int fourd_bind_gaussians_backward(const FourdBindBackwardArgs* args);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <vector>
 
 #include "parallel.h"
 
@@ -133,8 +134,131 @@ int run(const FourdBindArgs& s, Frame* frames) {
   return bad_index ? kBadIndex : kOk;
 }
 
+struct Matrix {
+  float m[3][3];
+};
+
+Matrix times(const Matrix& a, const Matrix& b) {
+  Matrix out;
+  for (int i = 0; i < 3; i++)
+    for (int j = 0; j < 3; j++) out.m[i][j] = a.m[i][0] * b.m[0][j] + a.m[i][1] * b.m[1][j] + a.m[i][2] * b.m[2][j];
+  return out;
+}
+
+Matrix transposed(const Matrix& a) {
+  Matrix out;
+  for (int i = 0; i < 3; i++)
+    for (int j = 0; j < 3; j++) out.m[i][j] = a.m[j][i];
+  return out;
+}
+
+Matrix symmetric(const float* upper, float off_diagonal) {
+  const float xy = upper[1] * off_diagonal, xz = upper[2] * off_diagonal, yz = upper[4] * off_diagonal;
+  return {{{upper[0], xy, xz}, {xy, upper[3], yz}, {xz, yz, upper[5]}}};
+}
+
+void cross(const float* a, const float* b, float* out) {
+  for (int d = 0; d < 3; d++) out[d] = a[(d + 1) % 3] * b[(d + 2) % 3] - a[(d + 2) % 3] * b[(d + 1) % 3];
+}
+
+// One Gaussian: writes the gradients of its local mean and covariance, adds those of its frame [3][3] and origin [3].
+void gaussian_back(const FourdBindBackwardArgs& b, const Frame& frame, int64_t n, Matrix* grad_frame, float* grad_origin) {
+  const FourdBindArgs& s = b.forward;
+  Matrix f;
+  std::memcpy(f.m, frame.rows, sizeof(f.m));
+  const float* mean = s.local_mean + 3 * n;
+  const float* by_mean = b.grad_means + 3 * n;
+  const Matrix c = symmetric(s.local_covariance + 6 * n, 1.0f), fc = times(f, c);
+  Matrix g = symmetric(b.grad_covariances + 6 * n, 0.5f);
+  const float limit = s.max_trace ? s.max_trace[n] : s.max_trace_all;
+  const Matrix k = times(fc, transposed(f));
+  const float trace = k.m[0][0] + k.m[1][1] + k.m[2][2];
+  if (limit < trace) {  // K limit / trace
+    float along = 0.0f;
+    for (int i = 0; i < 3; i++)
+      for (int j = 0; j < 3; j++) along += g.m[i][j] * k.m[i][j];
+    for (int i = 0; i < 3; i++)
+      for (int j = 0; j < 3; j++) g.m[i][j] = limit / trace * (g.m[i][j] - (i == j ? along / trace : 0.0f));
+  }
+  const Matrix by_frame = times(g, fc), by_local = times(transposed(f), times(g, f));
+  float* grad_covariance = b.grad_local_covariance + 6 * n;
+  int at = 0;
+  for (int i = 0; i < 3; i++) {
+    b.grad_local_mean[3 * n + i] = f.m[0][i] * by_mean[0] + f.m[1][i] * by_mean[1] + f.m[2][i] * by_mean[2];
+    grad_origin[i] += by_mean[i];
+    for (int j = 0; j < 3; j++) grad_frame->m[i][j] += 2.0f * by_frame.m[i][j] + by_mean[i] * mean[j];
+    for (int j = i; j < 3; j++) grad_covariance[at++] = i == j ? by_local.m[i][i] : 2.0f * by_local.m[i][j];
+  }
+}
+
+// From the gradients of a triangle's frame and origin to those of its three corners.
+void frame_back(const Frame& frame, const Matrix& grad_frame, const float* grad_origin, float corners[3][3]) {
+  float e1[3], e2[3], by_e1[3], by_e2[3], by_normal[3], normal[3];
+  for (int d = 0; d < 3; d++) {
+    e1[d] = frame.rows[3 * d];
+    e2[d] = frame.rows[3 * d + 1];
+    by_e1[d] = grad_frame.m[d][0];
+    by_e2[d] = grad_frame.m[d][1];
+    by_normal[d] = grad_frame.m[d][2];
+  }
+  cross(e1, e2, normal);
+  const float length = std::sqrt(normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2]);
+  if (length > 0.0f) {  // the third column is c / sqrt(|c|) with c = e1 x e2
+    const float along = (by_normal[0] * normal[0] + by_normal[1] * normal[1] + by_normal[2] * normal[2]) / (length * length);
+    float by_cross[3], part[3];
+    for (int d = 0; d < 3; d++) by_cross[d] = (by_normal[d] - 0.5f * along * normal[d]) / std::sqrt(length);
+    cross(e2, by_cross, part);
+    for (int d = 0; d < 3; d++) by_e1[d] += part[d];
+    cross(by_cross, e1, part);
+    for (int d = 0; d < 3; d++) by_e2[d] += part[d];
+  }
+  for (int d = 0; d < 3; d++) {
+    corners[0][d] = grad_origin[d] - by_e1[d] - by_e2[d];
+    corners[1][d] = by_e1[d];
+    corners[2][d] = by_e2[d];
+  }
+}
+
+int run_back(const FourdBindBackwardArgs& b) {
+  const FourdBindArgs& s = b.forward;
+  if (!indices_fit(s.faces, 3 * s.face_count, s.vertex_count) || !indices_fit(s.triangle, s.count, s.face_count)) return kBadIndex;
+  // the Gaussians of each triangle, by counting: starts[f]..starts[f + 1] of order
+  std::vector<int64_t> starts(size_t(s.face_count) + 2, 0);
+  std::vector<int32_t> order(static_cast<size_t>(s.count));
+  for (int64_t n = 0; n < s.count; n++) starts[size_t(s.triangle[n]) + 2]++;
+  for (size_t f = 2; f < starts.size(); f++) starts[f] += starts[f - 1];
+  for (int64_t n = 0; n < s.count; n++) order[size_t(starts[size_t(s.triangle[n]) + 1]++)] = int32_t(n);
+  std::vector<float> corners(size_t(s.face_count) * 9);
+  parallel_ranges(max_threads(s.threads), s.face_count, 256, [&](int64_t begin, int64_t end, int) {
+    for (int64_t f = begin; f < end; f++) {
+      float* out = corners.data() + 9 * f;
+      std::memset(out, 0, 9 * sizeof(float));
+      if (starts[size_t(f)] == starts[size_t(f) + 1]) continue;
+      const Frame frame = frame_of(s.vertices, s.faces + 3 * f);
+      Matrix grad_frame = {};
+      float grad_origin[3] = {}, by_corner[3][3];
+      for (int64_t i = starts[size_t(f)]; i < starts[size_t(f) + 1]; i++) gaussian_back(b, frame, order[size_t(i)], &grad_frame, grad_origin);
+      frame_back(frame, grad_frame, grad_origin, by_corner);
+      std::memcpy(out, by_corner, sizeof(by_corner));
+    }
+  });
+  std::memset(b.grad_vertices, 0, size_t(s.vertex_count) * 3 * sizeof(float));
+  for (int64_t i = 0; i < 3 * s.face_count; i++)
+    for (int d = 0; d < 3; d++) b.grad_vertices[3 * size_t(s.faces[i]) + d] += corners[size_t(3 * i) + d];
+  return kOk;
+}
+
 }  // namespace
 }  // namespace fourd
+
+FOURD_EXPORT int fourd_bind_gaussians_backward(const FourdBindBackwardArgs* args) {
+  if (args->forward.count < 0 || args->forward.count >= INT32_MAX || args->forward.face_count < 0) return fourd::kBadArgument;
+  try {
+    return fourd::run_back(*args);
+  } catch (const std::bad_alloc&) {
+    return fourd::kOutOfMemory;
+  }
+}
 
 FOURD_EXPORT int fourd_bind_gaussians(const FourdBindArgs* args) {
   if (args->count < 0 || args->face_count < 0) return fourd::kBadArgument;

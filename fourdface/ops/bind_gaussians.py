@@ -9,9 +9,11 @@ frame also carries shear.)
 from __future__ import annotations
 
 import ctypes
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from fourdface.ops import _native
 
@@ -21,18 +23,18 @@ __all__ = ["BoundGaussians", "bind_gaussians", "bind_gaussians_reference", "bind
 class BoundGaussians(NamedTuple):
     """means [N, 3] and covariances [N, 6] (xx, xy, xz, yy, yz, zz)."""
 
-    means: torch.Tensor
-    covariances: torch.Tensor
+    means: Tensor
+    covariances: Tensor
 
 
 def bind_gaussians(
-    vertices: torch.Tensor,
-    faces: torch.Tensor,
-    triangle: torch.Tensor,
-    local_mean: torch.Tensor,
-    local_covariance: torch.Tensor,
+    vertices: Tensor,
+    faces: Tensor,
+    triangle: Tensor,
+    local_mean: Tensor,
+    local_covariance: Tensor,
     *,
-    max_trace: torch.Tensor | float | None = None,
+    max_trace: Tensor | float | None = None,
     backend: str = "auto",
 ) -> BoundGaussians:
     """Place Gaussians on a posed mesh.
@@ -53,28 +55,28 @@ def bind_gaussians(
     _check(vertices, faces, triangle, local_mean, local_covariance, max_trace)
     _native.check_backend(backend, ("auto", "reference", "native"))
     floats = [vertices, local_mean, local_covariance]
-    if isinstance(max_trace, torch.Tensor):
+    if isinstance(max_trace, Tensor):
         floats.append(max_trace)
-    forward_only = not (torch.is_grad_enabled() and any(t.requires_grad for t in floats))
-    together = all(t.device == vertices.device for t in (*floats, faces, triangle))
-    if backend == "native" and not (forward_only and together):
-        raise ValueError(
-            "backend 'native' has only the forward pass, for tensors on one device: use 'auto' or 'reference'"
-        )
-    fits = forward_only and together and all(t.dtype == torch.float32 for t in floats)
-    if backend == "native" or (backend == "auto" and fits and _native.usable(vertices.device)):
+    limited = isinstance(max_trace, Tensor) and torch.is_grad_enabled() and max_trace.requires_grad
+    on_cpu = all(t.device.type == "cpu" for t in (*floats, faces, triangle))
+    if backend == "native" and (limited or not on_cpu):
+        raise ValueError("backend 'native' works on the CPU, without a gradient for max_trace: use 'auto'")
+    usable = not limited and on_cpu and all(t.dtype == torch.float32 for t in floats)
+    if backend == "native":
+        _native.require_library()
+    if backend == "native" or (backend == "auto" and usable and _has_library()):
         return _bind_native(vertices, faces, triangle, local_mean, local_covariance, max_trace)
     return bind_gaussians_reference(vertices, faces, triangle, local_mean, local_covariance, max_trace=max_trace)
 
 
 def bind_gaussians_reference(
-    vertices: torch.Tensor,
-    faces: torch.Tensor,
-    triangle: torch.Tensor,
-    local_mean: torch.Tensor,
-    local_covariance: torch.Tensor,
+    vertices: Tensor,
+    faces: Tensor,
+    triangle: Tensor,
+    local_mean: Tensor,
+    local_covariance: Tensor,
     *,
-    max_trace: torch.Tensor | float | None = None,
+    max_trace: Tensor | float | None = None,
 ) -> BoundGaussians:
     """Place Gaussians on a posed mesh; arguments and result as in `bind_gaussians`. Differentiable, any device."""
     _check_indices(vertices, faces, triangle)
@@ -94,11 +96,11 @@ def bind_gaussians_reference(
 
 
 def bind_inverse(
-    vertices: torch.Tensor,
-    faces: torch.Tensor,
-    triangle: torch.Tensor,
-    means: torch.Tensor,
-    covariances: torch.Tensor,
+    vertices: Tensor,
+    faces: Tensor,
+    triangle: Tensor,
+    means: Tensor,
+    covariances: Tensor,
 ) -> BoundGaussians:
     """Return the local means [N, 3] and covariances [N, 6] that `bind_gaussians` turns into the given world ones.
 
@@ -119,7 +121,7 @@ def bind_inverse(
     return BoundGaussians(local_mean.to(means.dtype), local.to(covariances.dtype))
 
 
-def triangle_frames(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def triangle_frames(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     """Return origins [F, 3] (v0) and frames [F, 3, 3] with columns e1, e2, h n; a triangle without area has h n = 0."""
     v0, v1, v2 = vertices[faces.long()].unbind(1)
     e1, e2 = v1 - v0, v2 - v0
@@ -131,21 +133,26 @@ def triangle_frames(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.
     return v0, torch.stack([e1, e2, normal], dim=2)
 
 
-def _to_full(upper: torch.Tensor) -> torch.Tensor:
+@torch.compiler.assume_constant_result
+def _has_library() -> bool:
+    return _native.library() is not None
+
+
+def _to_full(upper: Tensor) -> Tensor:
     return upper[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
 
 
-def _to_upper(full: torch.Tensor) -> torch.Tensor:
+def _to_upper(full: Tensor) -> Tensor:
     return full.reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]]
 
 
 def _check(
-    vertices: torch.Tensor,
-    faces: torch.Tensor,
-    triangle: torch.Tensor,
-    mean: torch.Tensor,
-    covariance: torch.Tensor,
-    max_trace: torch.Tensor | float | None,
+    vertices: Tensor,
+    faces: Tensor,
+    triangle: Tensor,
+    mean: Tensor,
+    covariance: Tensor,
+    max_trace: Tensor | float | None,
 ) -> None:
     _native.check_shape("vertices", vertices, ("V", 3))
     _native.check_shape("faces", faces, ("F", 3))
@@ -153,13 +160,13 @@ def _check(
     count = int(triangle.shape[0])
     _native.check_shape("means", mean, (count, 3))
     _native.check_shape("covariances", covariance, (count, 6))
-    if isinstance(max_trace, torch.Tensor) and max_trace.dim() > 0:
+    if isinstance(max_trace, Tensor) and max_trace.dim() > 0:
         _native.check_shape("max_trace", max_trace, (count,))
     _native.check_integer("triangle", triangle)
     _native.check_integer("faces", faces)
 
 
-def _check_indices(vertices: torch.Tensor, faces: torch.Tensor, triangle: torch.Tensor) -> None:
+def _check_indices(vertices: Tensor, faces: Tensor, triangle: Tensor) -> None:
     """The native kernel does this itself, at no cost; here it is for the reference and for the text of the error."""
     _native.check_indices("faces", faces, int(vertices.shape[0]))
     _native.check_indices("triangle", triangle, int(faces.shape[0]))
@@ -180,31 +187,114 @@ class _Arguments(ctypes.Structure):
     )  # fmt: skip
 
 
+class _BackwardArguments(ctypes.Structure):
+    """FourdBindBackwardArgs of cuda/bind_gaussians.h."""
+
+    _fields_ = (
+        ("forward", _Arguments),
+        *((name, ctypes.c_void_p) for name in (
+            "grad_means", "grad_covariances", "grad_vertices", "grad_local_mean", "grad_local_covariance",
+        )),
+    )  # fmt: skip
+
+
 def _bind_native(
-    vertices: torch.Tensor,
-    faces: torch.Tensor,
-    triangle: torch.Tensor,
-    local_mean: torch.Tensor,
-    local_covariance: torch.Tensor,
-    max_trace: torch.Tensor | float | None,
+    vertices: Tensor,
+    faces: Tensor,
+    triangle: Tensor,
+    local_mean: Tensor,
+    local_covariance: Tensor,
+    max_trace: Tensor | float | None,
 ) -> BoundGaussians:
-    count = int(triangle.shape[0])
-    floats = [t.detach().float().contiguous() for t in (vertices, local_mean, local_covariance)]
-    face_list, triangle_list = _native.int32(faces), _native.int32(triangle)
-    limits, limit = None, float("inf")
-    if isinstance(max_trace, torch.Tensor) and max_trace.dim() > 0:
-        limits = max_trace.detach().float().contiguous()
+    limits, limit = None, math.inf
+    if isinstance(max_trace, Tensor) and max_trace.dim() > 0:
+        limits = max_trace.detach().float()
     elif max_trace is not None:
         limit = float(max_trace)
-    means, covariances = floats[0].new_empty((count, 3)), floats[0].new_empty((count, 6))
-    arguments = _Arguments(
-        floats[0].data_ptr(), face_list.data_ptr(), triangle_list.data_ptr(), floats[1].data_ptr(),
-        floats[2].data_ptr(), _native.float_pointer(limits), means.data_ptr(), covariances.data_ptr(),
-        int(vertices.shape[0]), int(faces.shape[0]), count, limit, _native.thread_count(),
-    )  # fmt: skip
-    try:
-        _native.run("bind_gaussians", arguments, vertices.device)
-    except ValueError:
+    indices = [_native.contiguous_int(t) for t in (faces, triangle)]
+    floats = [t.float() for t in (vertices, local_mean, local_covariance)]
+    return BoundGaussians(*bind_op(floats[0], *indices, *floats[1:], limits, limit))
+
+
+@torch.library.custom_op("fourd::bind_gaussians", mutates_args=(), device_types=("cpu",))
+def bind_op(
+    vertices: Tensor,
+    faces: Tensor,
+    triangle: Tensor,
+    local_mean: Tensor,
+    local_covariance: Tensor,
+    max_trace: Tensor | None,
+    max_trace_all: float,
+) -> tuple[Tensor, Tensor]:
+    """The native kernel: means [N, 3] and covariances [N, 6]; float32 and int32 tensors."""
+    inputs = [vertices, faces, triangle, local_mean, local_covariance]
+    arguments, keep = _arguments(inputs, max_trace, max_trace_all)
+    means, covariances = torch.empty_like(keep[3]), torch.empty_like(keep[4])
+    arguments.means, arguments.covariances = means.data_ptr(), covariances.data_ptr()
+    code = _native.require_library().fourd_bind_gaussians(ctypes.byref(arguments))
+    if code == _native.BAD_INDEX:
         _check_indices(vertices, faces, triangle)
-        raise
-    return BoundGaussians(means, covariances)
+    _native.check_status(code, "bind_gaussians")
+    return means, covariances
+
+
+@bind_op.register_fake
+def _(
+    vertices: Tensor,
+    faces: Tensor,
+    triangle: Tensor,
+    local_mean: Tensor,
+    local_covariance: Tensor,
+    max_trace: Tensor | None,
+    max_trace_all: float,
+) -> tuple[Tensor, Tensor]:
+    return local_mean.new_empty(local_mean.shape), local_covariance.new_empty(local_covariance.shape)
+
+
+@torch.library.custom_op("fourd::bind_gaussians_backward", mutates_args=(), device_types=("cpu",))
+def bind_backward_op(
+    tensors: list[Tensor], max_trace: Tensor | None, max_trace_all: float, grad_means: Tensor, grad_covariances: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of vertices [V, 3], local_mean and local_covariance; `tensors` are the op's first five."""
+    arguments, keep = _arguments(tensors, max_trace, max_trace_all)
+    upstream = [t.contiguous() for t in (grad_means, grad_covariances)]
+    found = [torch.empty_like(keep[i]) for i in (0, 3, 4)]
+    backward = _BackwardArguments(arguments, *(t.data_ptr() for t in (*upstream, *found)))
+    _native.run("bind_gaussians_backward", backward, tensors[0].device)
+    return found[0], found[1], found[2]
+
+
+@bind_backward_op.register_fake
+def _(
+    tensors: list[Tensor], max_trace: Tensor | None, max_trace_all: float, grad_means: Tensor, grad_covariances: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    found = [tensors[i].new_empty(tensors[i].shape) for i in (0, 3, 4)]
+    return found[0], found[1], found[2]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.has_limits, ctx.limit = inputs[5] is not None, inputs[6]
+    ctx.save_for_backward(*inputs[:5], *([inputs[5]] if ctx.has_limits else []))
+
+
+def _backward(ctx: Any, grad_means: Tensor, grad_covariances: Tensor) -> tuple[Any, ...]:
+    saved = list(ctx.saved_tensors)
+    limits = saved.pop() if ctx.has_limits else None
+    vertices, mean, covariance = bind_backward_op(saved, limits, ctx.limit, grad_means, grad_covariances)
+    return vertices, None, None, mean, covariance, None, None
+
+
+bind_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _arguments(
+    tensors: list[Tensor], max_trace: Tensor | None, max_trace_all: float
+) -> tuple[_Arguments, list[Tensor]]:
+    """Return the kernel's arguments without outputs, and the tensors that must live while it runs."""
+    inputs = [t.contiguous() for t in tensors]
+    limits = None if max_trace is None else max_trace.contiguous()
+    arguments = _Arguments(
+        *(t.data_ptr() for t in inputs), _native.float_pointer(limits), None, None, *(len(t) for t in inputs[:3]),
+        max_trace_all, _native.thread_count(),
+    )  # fmt: skip
+    return arguments, inputs if limits is None else [*inputs, limits]

@@ -7,7 +7,13 @@ import math
 import pytest
 import torch
 
-from fourdface.ops.bind_gaussians import bind_gaussians, bind_gaussians_reference, bind_inverse, triangle_frames
+from fourdface.ops.bind_gaussians import (
+    bind_gaussians,
+    bind_gaussians_reference,
+    bind_inverse,
+    bind_op,
+    triangle_frames,
+)
 
 
 def to_full(upper):
@@ -51,6 +57,38 @@ def test_native_equals_reference(native, count, limit):
     # float32: a few roundings relative to the frame (0.3 m) and to the largest covariance
     torch.testing.assert_close(got.means, want.means, atol=1e-6, rtol=0)
     torch.testing.assert_close(got.covariances, want.covariances, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 257, 3000])
+@pytest.mark.parametrize("limit", [None, 0.002, "each"])
+def test_gradients_equal_the_references(needs_native, threads, count, limit):
+    vertices, faces = make_mesh()
+    vertices[faces[3].long()] = vertices[0].clone()  # a triangle without area
+    triangle, mean, covariance = make_local(count)
+    draw = torch.Generator().manual_seed(2)
+    limit = torch.rand(count, generator=draw) * 0.01 if limit == "each" else limit
+    upstream = torch.randn(count, 3, generator=draw), torch.randn(count, 6, generator=draw) * 10
+    results = []
+    for backend, number, dtype in (("native", 1, torch.float32), ("native", 3, torch.float32), ("reference", 1, None)):
+        threads(number)
+        leaves = [t.to(dtype or torch.float64).requires_grad_() for t in (vertices, mean, covariance)]
+        most = limit.to(leaves[0].dtype) if isinstance(limit, torch.Tensor) else limit
+        out = bind_gaussians(leaves[0], faces, triangle, *leaves[1:], max_trace=most, backend=backend)
+        total = sum((t * g.to(t.dtype)).sum() for t, g in zip(out, upstream, strict=True))
+        results.append(torch.autograd.grad(total, leaves))
+    for one, three, want in zip(*results, strict=True):
+        assert torch.equal(one, three)
+        scale = float(want.abs().max()) if want.numel() else 1.0
+        torch.testing.assert_close(one.double(), want, atol=1e-5 * scale, rtol=0)
+
+
+def test_operator_is_well_formed(needs_native):
+    vertices, faces = make_mesh()
+    triangle, mean, covariance = make_local(20)
+    for leaf in (vertices, mean, covariance):
+        leaf.requires_grad_()
+    for limits in (None, torch.rand(20)):
+        torch.library.opcheck(bind_op, (vertices, faces, triangle, mean, covariance, limits, 0.01))
 
 
 def test_same_bits_for_any_number_of_threads(needs_native, threads):
