@@ -46,6 +46,7 @@ struct FourdSparseConvBackwardArgs {
   const float* weight_transposed;    // [27,O,C_padded]
   float* grad_features;              // [N,C_padded] or null
   float* grad_weight;                // [27,C,O] or null
+  int32_t* outputs;                  // [27,N] scratch, CUDA only
   int32_t padded_channels;           // C_padded
 };
 

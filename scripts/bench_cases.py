@@ -17,8 +17,10 @@ from torch import Tensor
 from fourdface.blocks.head_model import HeadModel
 from fourdface.ops.antialias import antialias, face_neighbours
 from fourdface.ops.bind_gaussians import bind_gaussians
+from fourdface.ops.correspondence_warp import View, correspondence_warp
 from fourdface.ops.nearest_vertices import nearest_vertices
 from fourdface.ops.rasterize_mesh import interpolate, rasterize_mesh
+from fourdface.ops.sparse_conv3d import neighbour_map, sparse_conv3d
 from fourdface.ops.splat import covariance_from_quaternion_scale, splat, splat_to_u8
 from fourdface.ops.surface_field import surface_field
 from fourdface.ops.triplane_render import DecoderWeights, Rays, RaySampling, triplane_render
@@ -152,7 +154,15 @@ def bind_gaussians_cases(at: Setting) -> list[Case]:
     given = at.put(vertices, faces.int(), triangle, torch.rand(count, 3, generator=draw), local)
     call = partial(bind_gaussians, *given, max_trace=1e-5)
     name = f"bind_gaussians, {count:,} on {len(faces):,} triangles"
-    return [Case(name, partial(call, backend="native"), partial(call, backend="reference"), {"cpu": 1.5, "cuda": 0.1})]
+
+    def train(backend: str) -> object:
+        leaves = [t.clone().requires_grad_() for t in (given[0], *given[3:])]
+        out = bind_gaussians(leaves[0], *given[1:3], *leaves[1:], max_trace=1e-5, backend=backend)
+        return torch.autograd.grad(out.means.sum() + out.covariances.square().sum(), leaves)
+
+    cases = [Case(name, partial(call, backend="native"), partial(call, backend="reference"), {"cpu": 1.5})]
+    cases.append(Case(name + ", forward + backward", partial(train, "native"), partial(train, "reference")))
+    return cases if at.device.type == "cpu" else []  # no kernel of its own on a GPU
 
 
 def rasterize_mesh_cases(at: Setting) -> list[Case]:
@@ -246,6 +256,60 @@ def triplane_render_cases(at: Setting) -> list[Case]:
     return cases
 
 
+def correspondence_warp_cases(at: Setting) -> list[Case]:
+    """A picture carried 15 degrees around a wavy surface."""
+    world_to_camera, intrinsics = camera(at.size)
+    turn = torch.tensor(math.radians(15))
+    around = torch.eye(4)
+    around[0, 0], around[0, 2], around[2, 0], around[2, 2] = turn.cos(), turn.sin(), -turn.sin(), turn.cos()
+    views = [View(*at.put(m[None], intrinsics[None])) for m in (world_to_camera, world_to_camera @ around)]
+    rows, cols = torch.meshgrid(torch.arange(at.size), torch.arange(at.size), indexing="ij")
+    depth = DISTANCE + 0.05 * torch.sin(cols / 40) * torch.cos(rows / 37)
+    image, depth = at.put(torch.rand(1, 3, at.size, at.size), depth[None])
+
+    def train(backend: str) -> object:
+        leaf = image.clone().requires_grad_()
+        out = correspondence_warp(leaf, depth, *views, at.size, at.size, backend=backend)
+        return torch.autograd.grad(out.image.square().mean(), leaf)
+
+    call = partial(correspondence_warp, image, depth, *views, at.size, at.size)
+    name = f"correspondence_warp, {at.size} x {at.size}"
+    return [
+        Case(name, partial(call, backend="native"), partial(call, backend="reference")),
+        Case(name + ", forward + backward", partial(train, "native"), partial(train, "reference")),
+    ]
+
+
+def sparse_conv3d_cases(at: Setting) -> list[Case]:
+    """The surface of an ellipsoid in the volume that a head model's vertices take up at 5 mm, 112 x 160 x 108."""
+    draw = torch.Generator().manual_seed(0)
+    shape = (112, 160, 108)
+    direction = torch.nn.functional.normalize(torch.randn(20000, 3, generator=draw), dim=1)
+    sites = (direction * torch.tensor([22.0, 32.0, 22.0]) + torch.tensor([56.0, 80.0, 54.0])).long()
+    (sites,) = at.put(torch.unique(torch.cat([torch.zeros_like(sites[:, :1]), sites], dim=1), dim=0))
+    cases = []
+    if at.device.type == "cpu":  # on a GPU torch makes the map
+        for stride in (1, 2):
+            call = partial(neighbour_map, sites, shape, stride=stride)
+            name = f"neighbour_map, {len(sites):,} sites, stride {stride}"
+            cases.append(Case(name, partial(call, backend="native"), partial(call, backend="reference")))
+    same = neighbour_map(sites, shape)
+    for channels in (16, 64):
+        features, weight = at.put(
+            torch.randn(len(sites), channels, generator=draw), torch.randn(channels, 3, 3, 3, channels, generator=draw)
+        )
+        call = partial(sparse_conv3d, features, same, weight)
+
+        def train(backend: str, features: Tensor = features, weight: Tensor = weight) -> object:
+            leaves = features.clone().requires_grad_(), weight.clone().requires_grad_()
+            return torch.autograd.grad(sparse_conv3d(leaves[0], same, leaves[1], backend=backend).sum(), leaves)
+
+        name = f"sparse_conv3d, {len(sites):,} sites, {channels} to {channels} channels"
+        cases.append(Case(name, partial(call, backend="native"), partial(call, backend="reference")))
+        cases.append(Case(name + ", forward + backward", partial(train, "native"), partial(train, "reference")))
+    return cases
+
+
 OPS: dict[str, Callable[[Setting], list[Case]]] = {
     "splat": splat_cases,
     "bind_gaussians": bind_gaussians_cases,
@@ -254,4 +318,6 @@ OPS: dict[str, Callable[[Setting], list[Case]]] = {
     "surface_field": surface_field_cases,
     "triplane_sample": triplane_sample_cases,
     "triplane_render": triplane_render_cases,
+    "correspondence_warp": correspondence_warp_cases,
+    "sparse_conv3d": sparse_conv3d_cases,
 }

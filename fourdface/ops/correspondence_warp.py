@@ -63,7 +63,8 @@ def correspondence_warp(
             should exceed the enlargement, or the mask gets thin between the pixels.
         softness: metres of depth behind the surface in which a contribution falls by e.
         near: what lands nearer to the target's camera is dropped, metres.
-        backend: "auto" (native for float32 CPU tensors when only the image needs a gradient), "reference", "native".
+        backend: "auto" (native for float32 CPU tensors when only the image needs a gradient), "reference", "native"
+            (CPU, CUDA).
 
     Returns:
         image: mean of what lands on each pixel; visibility: sum of the weights, at most 1: below 1 where little
@@ -79,8 +80,10 @@ def correspondence_warp(
     others = [t for t in (depth_z, *source, *target, target_depth_z) if t is not None]
     deep = torch.is_grad_enabled() and any(t.requires_grad for t in others)
     on_cpu = all(t.device.type == "cpu" for t in (image, *others))
-    if backend == "native" and (deep or not on_cpu):
-        raise ValueError("backend 'native' works on the CPU, with gradients of the image only: use 'auto'")
+    if backend == "native":
+        if deep:
+            raise ValueError("backend 'native' has a gradient of the image only: use 'auto' or 'reference'")
+        _native.require_library(image.device)
     single = all(t.dtype == torch.float32 for t in (image, depth_z))
     if backend == "native" or (backend == "auto" and on_cpu and single and not deep and _has_library()):
         floats = [None if t is None else t.float() for t in (image, depth_z, _projection(source, target))]
@@ -205,7 +208,7 @@ class _Arguments(ctypes.Structure):
     )  # fmt: skip
 
 
-@torch.library.custom_op("fourd::correspondence_warp", mutates_args=(), device_types=("cpu",))
+@torch.library.custom_op("fourd::correspondence_warp", mutates_args=(), device_types=("cpu", "cuda"))
 def warp_op(
     image: Tensor,
     depth_z: Tensor,
@@ -248,7 +251,7 @@ def _(
     return image.new_empty((*image.shape[:2], height, width)), image.new_empty(shape), image.new_empty(shape)
 
 
-@torch.library.custom_op("fourd::correspondence_warp_backward", mutates_args=(), device_types=("cpu",))
+@torch.library.custom_op("fourd::correspondence_warp_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def warp_backward_op(
     grad_out: Tensor,
     depth_z: Tensor,

@@ -108,7 +108,7 @@ def sparse_conv3d(
     Args:
         features: [N, C], one row for each input site. weight: [O, 3, 3, 3, C] (depth, height, width). bias: [O].
         neighbours: of the input's sites, from `neighbour_map` with the wanted stride.
-        backend: "auto" (native for float32 on the CPU where available), "reference" or "native".
+        backend: "auto" (native for float32 on the CPU where available), "reference" or "native" (CPU, CUDA).
 
     Returns:
         [M, O], one row for each output site: y[m] = bias + sum over the taps t of weight[:, t] features[inputs[t, m]].
@@ -124,11 +124,9 @@ def sparse_conv3d(
     if bias is not None:
         _native.check_shape("bias", bias, (int(weight.shape[0]),))
     single = features.dtype == weight.dtype == torch.float32
-    native = features.device.type == "cpu" and _has_library()
-    if backend == "native" and not native:
-        _native.require_library(torch.device("cpu"))
-        raise ValueError("backend 'native' convolves on the CPU only: use 'auto' or 'reference'")
-    if backend == "reference" or not (native and (single or backend == "native")):
+    if backend == "native":
+        _native.require_library(features.device)
+    elif backend == "reference" or not (single and features.device.type == "cpu" and _has_library()):
         return sparse_conv3d_reference(features, neighbours, weight, bias)
     out = sparse_conv3d_op(features.float(), neighbours.inputs, weight.float())
     return out if bias is None else out + bias
@@ -229,9 +227,11 @@ class _BackwardArguments(ctypes.Structure):
 
     _fields_ = (
         ("forward", _Arguments),
-        *((name, ctypes.c_void_p) for name in ("grad_out", "weight_transposed", "grad_features", "grad_weight")),
+        *((name, ctypes.c_void_p) for name in (
+            "grad_out", "weight_transposed", "grad_features", "grad_weight", "outputs",
+        )),
         ("padded_channels", ctypes.c_int32),
-    )
+    )  # fmt: skip
 
 
 def _map_native(coordinates: Tensor, shape: Shape, stride: int) -> NeighbourMap:
@@ -255,7 +255,7 @@ def _map_native(coordinates: Tensor, shape: Shape, stride: int) -> NeighbourMap:
     return NeighbourMap(out_sites, shape if stride == 1 else _halved(shape), inputs.reshape(TAPS, found))
 
 
-@torch.library.custom_op("fourd::sparse_conv3d", mutates_args=(), device_types=("cpu",))
+@torch.library.custom_op("fourd::sparse_conv3d", mutates_args=(), device_types=("cpu", "cuda"))
 def sparse_conv3d_op(features: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
     """The native kernel: features [N, C], inputs [27, M] int32, weight [O, 3, 3, 3, C] -> [M, O], all float32."""
     arguments, out, _keep = _arguments(features, inputs, weight)
@@ -268,7 +268,7 @@ def _(features: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
     return features.new_empty((inputs.shape[1], weight.shape[0]))
 
 
-@torch.library.custom_op("fourd::sparse_conv3d_backward", mutates_args=(), device_types=("cpu",))
+@torch.library.custom_op("fourd::sparse_conv3d_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def sparse_conv3d_backward_op(
     features: Tensor, inputs: Tensor, weight: Tensor, grad_out: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -281,9 +281,10 @@ def sparse_conv3d_backward_op(
     upstream = torch.nn.functional.pad(grad_out, (0, padded_out - out_channels)).contiguous()
     grad_features = features.new_empty((int(features.shape[0]), padded_in))
     grad_weight = features.new_empty((TAPS, channels, padded_out))
+    turned = inputs.new_empty((TAPS, int(features.shape[0]))) if features.is_cuda else None
     backward = _BackwardArguments(
         arguments, upstream.data_ptr(), transposed.data_ptr(), grad_features.data_ptr(), grad_weight.data_ptr(),
-        padded_in,
+        _native.float_pointer(turned), padded_in,
     )  # fmt: skip
     _native.run("sparse_conv3d_backward", backward, features.device)
     by_weight = grad_weight[:, :, :out_channels].permute(2, 0, 1).reshape(weight.shape).contiguous()

@@ -171,3 +171,17 @@ def test_refusals(change, message):
     arguments = {"image": image, "depth_z": depth, "source": camera, "target": camera, "width": 20, "height": 14}
     with pytest.raises(ValueError, match=message):
         correspondence_warp(**(arguments | change))
+
+
+@pytest.mark.cuda
+def test_cuda_kernel_equals_the_reference():
+    image, depth = bumpy((67, 45))
+    views = view((67, 45), batch=2), view((67, 45), 0.2, batch=2)
+    results = []
+    for device, backend in (("cpu", "reference"), ("cuda", "native")):
+        leaf = image.to(device).requires_grad_()
+        there = [View(*(t.to(device) for t in v)) for v in views]
+        out = correspondence_warp(leaf, depth.to(device), *there, 67, 45, backend=backend)
+        results.append([t.cpu() for t in (*out, *torch.autograd.grad(out.image.square().sum(), leaf))])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)

@@ -11,7 +11,10 @@ import ctypes
 import pytest
 import torch
 
+from fourdface.ops import _native
 from fourdface.ops._splat_native import SplatBackwardArguments, arguments_of
+from fourdface.ops.correspondence_warp import View, correspondence_warp
+from fourdface.ops.sparse_conv3d import neighbour_map, sparse_conv3d, sparse_conv3d_reference
 from fourdface.ops.splat import splat
 
 NAMES = ("means", "covariances", "colors", "opacities", "world_to_camera")
@@ -104,3 +107,65 @@ def test_splat_says_when_the_room_was_too_small(emulated, scene):
     short, counted = draw_emulated(emulated("splat"), arguments, torch.zeros(3), room=pairs // 2)
     assert counted == pairs and not torch.equal(short[0], full[0])  # the farthest are missing, and it is known
     assert bool((short[1] <= full[1] + 1e-6).all())
+
+
+@pytest.fixture
+def instead(emulated, monkeypatch):
+    """instead("NAME"): let `_native.run` call the emulated kernels of cuda/NAME.cu."""
+
+    def use(name: str) -> None:
+        library = emulated(name)
+
+        def run(op: str, arguments: ctypes.Structure, device: torch.device) -> None:
+            _native.check_status(library[f"fourd_{op}_cuda"](ctypes.byref(arguments), None), op)
+
+        monkeypatch.setattr(_native, "run", run)
+        monkeypatch.setattr(_native, "library", lambda: library)
+
+    return use
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("radius", [0.5, 1.5, 4.0])
+def test_correspondence_warp(instead, known, radius):
+    draw = torch.Generator().manual_seed(0)
+    image, depth = torch.rand(2, 4, 13, 19, generator=draw), 1 + 0.1 * torch.rand(2, 13, 19, generator=draw)
+    depth[0, 3, 4], depth[1, 0, 0] = 0.0, float("nan")
+    camera = torch.eye(4).repeat(2, 1, 1)
+    turned = camera.clone()
+    turned[:, 0, 3] = 0.05
+    lens = torch.tensor([[40.0, 0, 9.5], [0, 40.0, 6.5], [0, 0, 1]]).repeat(2, 1, 1)
+    options = {"radius": radius, "target_depth_z": torch.full((2, 12, 21), 1.05) if known else None}
+    views = View(camera, lens), View(turned, lens)
+    want_leaf = image.clone().requires_grad_()
+    want = correspondence_warp(want_leaf, depth, *views, 21, 12, backend="reference", **options)
+    upstream = torch.rand(want.image.shape, generator=draw)
+    (want.image * upstream).sum().backward()
+    instead("correspondence_warp")
+    got_leaf = image.clone().requires_grad_()
+    got = correspondence_warp(got_leaf, depth, *views, 21, 12, **options)
+    (got.image * upstream).sum().backward()
+    for a, b in ((got.image, want.image), (got.visibility, want.visibility), (got_leaf.grad, want_leaf.grad)):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("count", "channels"), [(0, (4, 4)), (1, (1, 1)), (65, (5, 70)), (200, (33, 16))])
+def test_sparse_conv3d(instead, monkeypatch, stride, count, channels):
+    draw = torch.Generator().manual_seed(0)
+    numbers = torch.randperm(9 * 6 * 11, generator=draw)[:count]
+    sites = torch.stack([torch.zeros_like(numbers), numbers // 66, numbers // 11 % 6, numbers % 11], dim=1)
+    found = neighbour_map(sites, (9, 6, 11), stride=stride, backend="reference")
+    features = torch.randn(count, channels[0], generator=draw, requires_grad=True)
+    weight = torch.randn(channels[1], 3, 3, 3, channels[0], generator=draw, requires_grad=True)
+    upstream = torch.randn(len(found.coordinates), channels[1], generator=draw)
+    want = sparse_conv3d_reference(features, found, weight)
+    wanted = (want, *torch.autograd.grad(want, (features, weight), upstream))
+    instead("sparse_conv3d")
+    scratch = torch.empty((27, max(count, 1)), dtype=torch.int32)  # what the op allocates on CUDA
+    monkeypatch.setattr(_native, "float_pointer", lambda tensor: scratch.data_ptr())
+    got = sparse_conv3d(features, found, weight)
+    for a, b in zip((got, *torch.autograd.grad(got, (features, weight), upstream)), wanted, strict=True):
+        torch.testing.assert_close(
+            a, b, atol=1e-5 * max(1.0, float(b.detach().abs().max()) if b.numel() else 1), rtol=0
+        )

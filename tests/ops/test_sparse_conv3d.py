@@ -157,3 +157,22 @@ def test_a_map_beyond_the_features_is_refused(backend):
         sparse_conv3d(torch.zeros(29, 3), found, torch.zeros(4, 3, 3, 3, 3), backend=backend)
     with pytest.raises(ValueError, match=r"weight must be \[O, 3, 3, 3, 2\]"):
         sparse_conv3d(torch.zeros(30, 2), found, torch.zeros(4, 3, 3, 3, 3), backend=backend)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("stride", [1, 2])
+def test_cuda_kernel_equals_the_reference(stride):
+    found = neighbour_map(sites(400), SHAPE, stride=stride)
+    there = found._replace(coordinates=found.coordinates.cuda(), inputs=found.inputs.cuda())
+    on_gpu = neighbour_map(sites(400).cuda(), SHAPE, stride=stride)
+    assert torch.equal(on_gpu.inputs.cpu(), found.inputs)
+    features, weight = torch.randn(400, 33, requires_grad=True), torch.randn(70, 3, 3, 3, 33, requires_grad=True)
+    want = sparse_conv3d_reference(features, found, weight)
+    got = sparse_conv3d(features.cuda(), there, weight.cuda(), backend="native")
+    pairs = zip(
+        (got, *torch.autograd.grad(got.square().sum(), (features, weight))),
+        (want, *torch.autograd.grad(want.square().sum(), (features, weight))),
+        strict=True,
+    )
+    for a, b in pairs:
+        torch.testing.assert_close(a.cpu(), b, atol=1e-4 * float(b.detach().abs().max()), rtol=0)
