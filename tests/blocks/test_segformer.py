@@ -4,7 +4,15 @@ import pytest
 import torch
 from parity.rule import assert_close, draw, fill, parity_arrays
 
-from fourdface.blocks.segformer import Attention, MotionBlock, OverlapPatchEmbed, SegFormerBlock, to_image, to_tokens
+from fourdface.blocks.segformer import (
+    Attention,
+    MotionBlock,
+    OverlapPatchEmbed,
+    SegFormerBlock,
+    enlarged,
+    to_image,
+    to_tokens,
+)
 
 
 @torch.no_grad()
@@ -35,11 +43,28 @@ def test_attention_is_softmax_of_scaled_products() -> None:
     torch.testing.assert_close(attention(x, y), attention.proj(weights @ v))
 
 
+@pytest.mark.parametrize("queries", [1, 31, 513, 1100])
+@torch.no_grad()
+def test_half_precision_attends_in_pieces_to_the_same_result(queries: int) -> None:
+    torch.manual_seed(0)
+    attention = Attention(32, 2)
+    x, y = torch.randn(2, queries, 32), torch.randn(2, 40, 32)
+    expected = attention(x, y)
+    found = attention.to(torch.bfloat16)(x.bfloat16(), y.bfloat16())
+    assert found.dtype == torch.bfloat16 and found.shape == expected.shape
+    torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.03)
+
+
 def test_tokens_are_rows_of_the_image() -> None:
     image = torch.arange(2 * 3 * 4 * 5).float().reshape(2, 3, 4, 5)
     tokens = to_tokens(image)
     assert (tokens[1, 5 * 2 + 3] == image[1, :, 2, 3]).all()
     assert (to_image(tokens, (4, 5)) == image).all()
+
+
+def test_enlarged_is_pixel_shuffle() -> None:
+    tokens = torch.randn(2, 3 * 5, 8)
+    assert torch.equal(enlarged(tokens, (3, 5)), torch.nn.functional.pixel_shuffle(to_image(tokens, (3, 5)), 2))
 
 
 def test_patch_embedding_halves_odd_sizes_upwards() -> None:

@@ -110,7 +110,7 @@ class Engine:
         deformer = self.network.deformer
         if rotation is None or deformer is None or float(rotation.norm()) < STRAIGHT:
             return None
-        return self.network.warp(neck_pose(deformer.flame_deform, rotation[None]))
+        return self.network.warp_grid(neck_pose(deformer.flame_deform, rotation[None]))
 
     def _image(self, crop_u8: np.ndarray) -> Tensor:
         image = torch.from_numpy(np.ascontiguousarray(crop_u8)).to(self.options.device)

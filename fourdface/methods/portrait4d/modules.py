@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle
 
-from fourdface.blocks.segformer import MotionBlock, OverlapPatchEmbed, SegFormerBlock, to_image
+from fourdface.blocks.segformer import MotionBlock, OverlapPatchEmbed, SegFormerBlock, enlarged
 
 __all__ = ["CanonicalEncoder", "TriplaneDecoder"]
 
@@ -71,7 +70,7 @@ class CanonicalEncoder(nn.Module):
         y = self._motion_tokens(self.maps, self.proj_y, motion)
         for block in self.trans_blocks_motion:
             tokens = block(tokens, y, size, scale)
-        coarse = pixel_shuffle(to_image(tokens, size), 2)
+        coarse = enlarged(tokens, size)
         return coarse, self.convs(coarse)
 
     def forward(
@@ -107,7 +106,7 @@ class TriplaneDecoder(nn.Module):
         x, size = self.patch_embed(self.convs1(torch.cat([canonical, detail], 1)))
         for block in self.trans_blocks:
             x = block(x, size)
-        x = pixel_shuffle(to_image(x, size), 2)
+        x = enlarged(x, size)
         return self.conv_last(self.convs2(torch.cat([x, canonical], 1)))
 
 

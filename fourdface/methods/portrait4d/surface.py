@@ -44,7 +44,7 @@ def extract_surface(
             "wanted; the weights do not hold a trained head"
         )
     spacing = box / (resolution - 1)
-    vertices, faces, _, _ = marching_cubes(volume, level, spacing=(spacing,) * 3, gradient_direction="descent")
+    vertices, faces, _, _ = marching_cubes(volume, level, spacing=(spacing,) * 3, gradient_direction="ascent")
     points = torch.from_numpy(vertices.astype(np.float32) - box / 2).to(planes.device)
     colours = torch.cat([field(piece)[1][0, :, :3] for piece in points[None].split(_PIECE, 1)])
     metres = points.cpu().numpy() / WORLD_SCALE

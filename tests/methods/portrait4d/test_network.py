@@ -124,7 +124,10 @@ def test_turning_the_neck_is_turning_the_camera() -> None:
     planes = torch.nn.functional.interpolate(torch.randn(3, 16, 6, 6), size=(32, 32), mode="bicubic")[None] * 2
     turn = torch.tensor([[0.0, 0.25, 0.0]])
     background = torch.zeros(1, 16, 16, 16)
-    turned = network.render(planes, frontal_label(), background, warp=network.warp(neck_pose(geometry, turn))).features
+    pose = neck_pose(geometry, turn)
+    turned = network.render(planes, frontal_label(), background, warp=network.warp(pose)).features
+    by_grid = network.render(planes, frontal_label(), background, warp=network.warp_grid(pose)).features
+    assert (by_grid - turned).abs().max() < 0.02 and (by_grid - turned).abs().mean() < 1e-3
     label = frontal_label()
     matrix = label[:, :16].reshape(4, 4)
     back = axis_angle_to_matrix(-turn)[0]
