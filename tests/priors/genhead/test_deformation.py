@@ -1,7 +1,7 @@
 """Deformation fields: the paper's numbers where its own index lists are not needed, and what any head must obey.
 
 The parity data were made with the coarse mesh and neighbour lists that Portrait4D ships, which are not among them. What
-does not depend on them is compared number by number; the rest is held against independent loops.
+does not depend on them, or on four lists alone, is compared number by number; the rest is held against loops.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from parity.rule import draw, parity_arrays
 
 from fourdface.blocks.head_model import HeadModel
+from fourdface.ops.nearest_vertices import nearest_vertices
 from fourdface.priors.genhead.deformation import COARSE, FINE, HeadDeformer, NeckField, PartField, grid_points
 from fourdface.priors.genhead.head import HeadGeometry
 from support.heads import parity_pose, synthetic_flame
@@ -94,6 +95,31 @@ def test_distances_and_eye_boxes_numbers(parts: PartField) -> None:
         assert value is not None
         torch.testing.assert_close(value, numbers[f"dist_to_{name}_surface"], rtol=0, atol=1e-4)
     assert torch.equal(found.inside_eyes, numbers["inside_bbox_eye"] > 0.5)
+
+
+FOUR_RINGS = {
+    4968: (4967, 4969, 4955, 4981, 4954, 4982),
+    4981: (4980, 4982, 4968, 4994, 4967),
+    4982: (4981, 4983, 4969, 4995, 4968, 4970, 4994, 4996),
+    4989: (4988, 4990, 4976, 5002, 4975, 4977),
+}
+"""Neighbours of four vertices of FLAME's right eyeball, of those that most points of the parity data are nearest to."""
+
+
+def test_eye_deformation_numbers(deformer: HeadDeformer) -> None:
+    """The published numbers, for the points whose lists of neighbours are known."""
+    numbers = parity_arrays("genhead_part_deformation.npz")
+    neckless = parity_arrays("neck_deformation.npz")["canonical"]
+    head = HeadGeometry.from_checkpoint(deformer.flame_deform.state_dict(), prefix="")
+    for vertex, ring in FOUR_RINGS.items():
+        head.vertices_region_idxs[vertex] = 5023
+        head.vertices_region_idxs[vertex, : len(ring) + 1] = torch.tensor([vertex, *ring])
+    pose = parity_pose()
+    nearest = nearest_vertices(neckless, head.vertices(pose.without_neck()), 1, subset=head.eye_idxs).indices[..., 0]
+    known = torch.isin(nearest, torch.tensor(list(FOUR_RINGS)))
+    assert known.sum() > 600
+    moved = HeadDeformer(head, BOX).part_field(pose, neck=STRAIGHT).moved(neckless, "eyes")[0]
+    torch.testing.assert_close(moved[known], numbers["canonical_eye"][known], rtol=0, atol=1e-4)
 
 
 def test_parts_against_a_loop(deformer: HeadDeformer, parts: PartField) -> None:
