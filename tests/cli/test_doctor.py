@@ -52,3 +52,35 @@ def test_without_the_native_library_the_reference_is_used(monkeypatch: pytest.Mo
     monkeypatch.setattr(_native, "status", lambda: {"built": False, "reason": "no compiler"})
     result = CliRunner().invoke(cli, ["doctor"])
     assert "gaussians   reference" in result.output and "native CPU  no: no compiler" in result.output
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        ({"used": True, "built": True, "reason": "built at install"}, "native CUDA used: built at install"),
+        (
+            {"used": False, "built": True, "reason": "torch sees no CUDA device"},
+            "native CUDA built, not used: torch sees no CUDA device",
+        ),
+        (
+            {"used": False, "built": False, "reason": "nvcc was not found"},
+            "native CUDA no: nvcc was not found",
+        ),
+    ],
+)
+def test_cuda_library_is_reported(monkeypatch: pytest.MonkeyPatch, status: dict[str, object], line: str) -> None:
+    from fourdface.ops import _native
+
+    monkeypatch.setattr(_native, "cuda_status", lambda: status)
+    assert line in CliRunner().invoke(cli, ["doctor"]).output.splitlines()
+
+
+def test_cpu_library_is_reported() -> None:
+    from fourdface.ops import _native
+
+    status = _native.status()
+    lines = [row for row in CliRunner().invoke(cli, ["doctor"]).output.splitlines() if row.startswith("native CPU")]
+    if status["built"]:
+        assert lines == [f"native CPU  yes: {status['instruction_set']}, {status['reason']}"]
+    else:
+        assert lines == [f"native CPU  no: {status['reason']}"]

@@ -175,3 +175,44 @@ def test_checks_speak_plainly():
         _native.check_status(1, "splat")
     with pytest.raises(ValueError, match="splat: an argument is out of range"):
         _native.check_status(3, "splat")
+
+
+def test_a_bare_machine_fails_no_test(tmp_path):
+    """No compiler, no library, no cache, no GPU: what needs a kernel is skipped with a reason, the rest passes."""
+    tests = Path(__file__).resolve().parents[1]
+    chosen = "(refusals or against or native_equals_reference) and not against_renders"
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-p", "support.bare_machine"]
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("FOURD_NATIVE", "FOURD_CUDA"))},
+        "PATH": str(tmp_path),
+        "CXX": "",
+        "CUDA_HOME": "",
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PYTHONPATH": str(tests),
+    }
+    done = subprocess.run(
+        [*command, "-k", chosen, f"--ignore={__file__}", str(tests / "ops")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "no native library: no C++ compiler was found" in done.stdout  # they were hidden indeed
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_cuda_library_compiles(tmp_path):
+    if _build.find_nvcc() is None:
+        pytest.skip("no nvcc")
+    path = tmp_path / "lib.so"
+    _build.build_cuda_library(path, Path(str(_native.source_directory())), (80,))
+    library = ctypes.CDLL(str(path))  # loads without a GPU: the CUDA runtime is in it
+    library.fourd_source_hash.restype = ctypes.c_char_p
+    wanted = _build.source_hash(Path(str(_native.source_directory())), _build.CUDA)
+    assert library.fourd_source_hash().decode() == wanted
+    for source in _build.sources(Path(str(_native.source_directory())), _build.CUDA):
+        if source.name != _build.CUDA.hash_source:
+            assert hasattr(library, f"fourd_{source.stem}_cuda"), source.name
