@@ -30,7 +30,7 @@ def ssim(a: Tensor, b: Tensor) -> float:
     Statistics are taken where the whole window lies inside the picture, with population variances; the mean goes over
     pixels and channels. Raises ValueError for pictures under 11 pixels.
     """
-    luminance, contrast = _ssim_maps(a[None].double(), b[None].double())
+    luminance, contrast = _ssim_maps(a.double(), b.double())
     return float((luminance * contrast).mean())
 
 
@@ -41,34 +41,45 @@ def ms_ssim(a: Tensor, b: Tensor) -> float:
     """
     if min(a.shape[-2:]) < 176:
         raise ValueError(f"ms_ssim needs pictures of at least 176 x 176 pixels, got {a.shape[-1]} x {a.shape[-2]}")
-    x, y, product = a[None].double(), b[None].double(), torch.ones(a.shape[0], dtype=torch.float64)
+    x, y, product = a.double(), b.double(), torch.ones(a.shape[0], dtype=torch.float64)
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         luminance, contrast = _ssim_maps(x, y)
         last = scale == len(MS_SSIM_WEIGHTS) - 1
-        term = (luminance * contrast if last else contrast).mean(dim=(0, 2, 3))
+        term = (luminance * contrast if last else contrast).mean(dim=(1, 2))
         product = product * term.clamp_min(0) ** weight
         x, y = functional.avg_pool2d(x, 2), functional.avg_pool2d(y, 2)
     return float(product.mean())
 
 
 def _ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Luminance and contrast-structure terms [B,C,h,w] of SSIM."""
+    """Luminance and contrast-structure terms [C,h,w] of SSIM, for float64 [C,H,W]."""
     if min(x.shape[-2:]) < 11:
         raise ValueError(f"ssim needs pictures of at least 11 x 11 pixels, got {x.shape[-1]} x {x.shape[-2]}")
-    offsets = torch.arange(11, dtype=torch.float64) - 5
-    window = torch.exp(-(offsets**2) / (2 * 1.5**2))
-    window = (window / window.sum()).expand(x.shape[1], 1, 11)
+    planes = [_plane_maps(a, b) for a, b in zip(x, y, strict=True)]  # one by one: a plane stays in the cache
+    return torch.stack([luminance for luminance, _ in planes]), torch.stack([contrast for _, contrast in planes])
 
-    def smooth(value: Tensor) -> Tensor:
-        rows = functional.conv2d(value, window[..., None], groups=x.shape[1])
-        return functional.conv2d(rows, window[:, :, None], groups=x.shape[1])
 
-    mean_x, mean_y = smooth(x), smooth(y)
-    var_x, var_y = smooth(x * x) - mean_x**2, smooth(y * y) - mean_y**2
-    covariance = smooth(x * y) - mean_x * mean_y
+def _plane_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mean_x, mean_y = _smooth(x), _smooth(y)
+    both, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
+    variances = _smooth(x.square() + y.square()) - squares
+    covariance = _smooth(x * y) - both
     c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return luminance, (2 * covariance + c2) / (var_x + var_y + c2)
+    return (2 * both + c1) / (squares + c1), (2 * covariance + c2) / (variances + c2)
+
+
+def _smooth(plane: Tensor) -> Tensor:
+    """[H,W] -> [H-10,W-10]: Gaussian window of 11 pixels and sigma 1.5, as sums of shifted pictures."""
+    weights = [math.exp(-((5 - k) ** 2) / (2 * 1.5**2)) for k in range(6)]
+    total = 2 * sum(weights[:5]) + weights[5]
+    for axis in (0, 1):
+        length = plane.shape[axis] - 10
+        out = plane.narrow(axis, 5, length) * (weights[5] / total)
+        for k in range(5):
+            pair = plane.narrow(axis, k, length) + plane.narrow(axis, 10 - k, length)
+            out.add_(pair, alpha=weights[k] / total)
+        plane = out
+    return plane
 
 
 def cropped(sample: Sample, crop: str) -> tuple[Tensor, Tensor] | None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 from fourdface.errors import FourdError
@@ -130,6 +131,8 @@ def _session(file: Path) -> Any:
         raise FourdError(f"{file.name} needs the package onnxruntime: pip install 'fourd[metrics]'") from error
     options = runtime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()  # the one setting of threads holds here too
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:

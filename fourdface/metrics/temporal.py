@@ -107,7 +107,7 @@ class PixelFlicker(_Flicker):
 
     def quantity(self, picture: Picture) -> np.ndarray | None:
         """Grey picture [H,W] in 0..1."""
-        grey: np.ndarray = picture.image_u8.mean(axis=-1, dtype=np.float32) / 255
+        grey: np.ndarray = picture.once("grey", lambda: picture.image.mean(dim=0).numpy())
         return grey
 
     def _value(self, sample: Sample, predicted: list[np.ndarray | None], true: list[np.ndarray | None]) -> float | None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..artifacts import Report
+from .report_matrices import matrices
 from .report_summary import summarise
 
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b")
@@ -23,6 +24,7 @@ td,th{padding:.25rem .6rem;border-bottom:1px solid #e5e8eb;text-align:right}
 th:first-child,td:first-child{text-align:left}th{background:#f6f8fa;font-weight:600}.best{font-weight:700}
 .ci{color:#656d76;font-size:.85em}.wrap{overflow-x:auto}figure{display:inline-block;margin:.4rem .8rem .4rem 0}
 figcaption{font-size:.85em;color:#656d76}svg{background:#fbfcfd;border:1px solid #e5e8eb}code{font-size:.9em}
+.map td,.map th{padding:.15rem .4rem;text-align:center;font-size:.85em}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(560px,1fr));gap:.6rem}
 """
 
@@ -65,6 +67,8 @@ def to_html(report: Report) -> str:
     if data["by_angle"]:
         parts += ["<h2>By angle between source and view [degrees]</h2>", _rows_of(data, "by_angle", "angle")]
     parts += ["<h2>By sequence</h2>", _rows_of(data, "by_sequence", "sequence")]
+    if data["matrices"]:
+        parts += ["<h2>From camera to camera</h2>", matrices(data)]
     if data["frames"]:
         parts += ["<h2>Frame by frame</h2>", _legend(data["systems"]), _curves(data)]
     if data["captions"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,11 @@ import numpy as np
 from ..artifacts import Provenance, Report
 from ..errors import FourdError, UsageError
 from ..metrics.base import bootstrap_interval, mean_of, sequence_means
+from ..metrics.matrix import matrix_scores
 from ..metrics.registry import set_metric
+
+_PAIR = re.compile(r"(.+) (\d+)>(\d+)")
+"""Sequence of `fourd eval novel-view`: subject, input camera, output camera."""
 
 ANGLES = (0, 15, 30, 45, 60, 90)
 """Lower ends, in degrees, of the bins of tables by angle."""
@@ -24,7 +29,7 @@ def summarise(report: Report) -> dict[str, Any]:
 
     Keys: protocol, judges, metrics, left_out, systems, sequences (with hashes), totals (system -> metric -> value, low,
     high, coverage), by_sequence (system -> sequence -> metric -> value), by_angle (system -> degrees -> metric -> mean,
-    where sequences have an angle), frames (rows of every judged frame).
+    where sequences have an angle), matrices (see `matrices_of`), frames (rows of every judged frame).
     """
     manifest = manifest_of(report)
     names = [entry["name"] for entry in manifest["sequences"]]
@@ -48,7 +53,7 @@ def summarise(report: Report) -> dict[str, Any]:
             for name, value in means.items():
                 by_sequence[system][name][info["name"]] = _plain(value)
     tables = {"totals": totals, "by_sequence": by_sequence, "by_angle": _by_angle(manifest, by_sequence)}
-    return {**manifest, **tables, "frames": _frames(report, manifest)}
+    return {**manifest, **tables, "matrices": matrices_of(report), "frames": _frames(report, manifest)}
 
 
 def _by_angle(
@@ -83,6 +88,56 @@ def manifest_of(report: Report) -> dict[str, Any]:
     if missing:
         raise FourdError(f"the report's manifest lacks {', '.join(missing)}; run `fourd eval` again")
     return manifest
+
+
+def matrices_of(report: Report) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """Score matrices of Coherent3D (eqs. 11-15) of the sequences `SUBJECT II>JJ`: system -> metric -> subject -> entry.
+
+    An entry has cameras (numbers, rows and columns alike), scores (mean over frames, a row an input camera, None where
+    not measured) and synthesis, novel_view, nvv, ivv (`metrics.matrix`). Only subjects that were judged from more than
+    one input camera have one.
+    """
+    manifest = manifest_of(report)
+    subjects: dict[str, dict[tuple[int, int], int]] = {}
+    for number, entry in enumerate(manifest["sequences"]):
+        match = _PAIR.fullmatch(entry["name"])
+        if match:
+            subjects.setdefault(match[1], {})[int(match[2]), int(match[3])] = number
+    subjects = {name: pairs for name, pairs in subjects.items() if len({i for i, _ in pairs}) > 1}
+    out: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for s, system in enumerate(manifest["systems"]):
+        for m, info in enumerate(manifest["metrics"]):
+            for subject, pairs in subjects.items():
+                cube, cameras = _cube(report, s, m, pairs)
+                if np.isfinite(cube).any():
+                    out.setdefault(system, {}).setdefault(info["name"], {})[subject] = _matrix(cube, cameras)
+    return out
+
+
+def _cube(report: Report, system: int, metric: int, pairs: dict[tuple[int, int], int]) -> tuple[np.ndarray, list[int]]:
+    """Scores [T,N,N] of a system and subject by frame, input and output camera, NaN where not measured."""
+    cameras = sorted({camera for pair in pairs for camera in pair})
+    mine = (report.row_system == system) & np.isin(report.row_sequence, list(pairs.values()))
+    frames = np.unique(report.row_frame[mine])
+    place = {number: (cameras.index(i), cameras.index(j)) for (i, j), number in pairs.items()}
+    cube = np.full((len(frames), len(cameras), len(cameras)), np.nan)
+    for row in np.flatnonzero(mine & (report.measured[:, metric] == 1)):
+        i, j = place[int(report.row_sequence[row])]
+        cube[np.searchsorted(frames, report.row_frame[row]), i, j] = report.values[row, metric]
+    return cube, cameras
+
+
+def _matrix(cube: np.ndarray, cameras: list[int]) -> dict[str, Any]:
+    scores = matrix_scores(cube)
+    cells = [[_plain(mean_of(cube[:, i, j].tolist())) for j in range(len(cameras))] for i in range(len(cameras))]
+    return {
+        "cameras": cameras,
+        "scores": cells,
+        "synthesis": _plain(scores.synthesis),
+        "novel_view": _plain(scores.novel_view),
+        "nvv": _plain(scores.novel_view_variation),
+        "ivv": _plain(scores.input_view_variation),
+    }
 
 
 def _column(report: Report, rows: np.ndarray, column: int, names: list[str]) -> dict[tuple[str, int], float]:

@@ -83,7 +83,7 @@ def test_ms_ssim_by_its_definition():
     a, b = (tensor(x)[None].double() for x in noisy_pair((180, 190), 3))
     product = torch.ones(3, dtype=torch.float64)
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
-        luminance, contrast = _ssim_maps(a, b)
+        luminance, contrast = (terms[None] for terms in _ssim_maps(a[0], b[0]))
         full = structural_similarity(
             a[0].permute(1, 2, 0).numpy(), b[0].permute(1, 2, 0).numpy(), data_range=1.0, channel_axis=2,
             gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
