@@ -7,7 +7,7 @@
 // scaled down as a whole where its trace is above max_trace.
 // An index out of range is found before it is used: the result is then kBadIndex and the outputs are undefined; on CUDA the
 // Gaussian becomes NaN. Tolerance to the reference: 1e-6 relative to the size of the frame.
-// Backward: gradients of vertices [V,3], local_mean and local_covariance from those of means and covariances (off-diagonal entries of a
+// Backward (CPU): gradients of vertices [V,3], local_mean and local_covariance from those of means and covariances (off-diagonal entries of a
 // covariance stand for both of their places); none for max_trace. Sums over the Gaussians of a triangle and over the triangles of a vertex
 // run in rising order, so bits do not depend on the number of threads. Tolerance to the reference: 1e-5 of the largest gradient.
 #pragma once

@@ -44,7 +44,8 @@ def bind_gaussians(
         local_mean: [N, 3] and local_covariance: [N, 6] (xx, xy, xz, yy, yz, zz) in the triangle's frame (see above).
         max_trace: limit on the trace of the covariances (square metres), one number or [N]: a larger covariance is
             scaled down as a whole, so a torn or badly stretched triangle cannot blow a Gaussian up over the picture.
-        backend: "auto" (native for float32 tensors without gradients, else the reference), "reference" or "native".
+        backend: "auto" (native for float32 tensors, unless max_trace needs a gradient or one is needed on CUDA; else
+            the reference), "reference" or "native".
 
     Returns:
         means [N, 3] = v0 + F local_mean and covariances [N, 6] = F C F^T, world.
@@ -58,13 +59,18 @@ def bind_gaussians(
     if isinstance(max_trace, Tensor):
         floats.append(max_trace)
     limited = isinstance(max_trace, Tensor) and torch.is_grad_enabled() and max_trace.requires_grad
-    on_cpu = all(t.device.type == "cpu" for t in (*floats, faces, triangle))
-    if backend == "native" and (limited or not on_cpu):
-        raise ValueError("backend 'native' works on the CPU, without a gradient for max_trace: use 'auto'")
-    usable = not limited and on_cpu and all(t.dtype == torch.float32 for t in floats)
+    needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in floats)
+    there = not limited and not (needs_gradient and vertices.is_cuda)
+    there = there and all(t.device == vertices.device for t in (*floats, faces, triangle))
     if backend == "native":
-        _native.require_library()
-    if backend == "native" or (backend == "auto" and usable and _has_library()):
+        if not there:
+            raise ValueError(
+                "backend 'native' takes tensors on one device, without a gradient for max_trace, and on CUDA without "
+                "any: use 'auto' or 'reference'"
+            )
+        _native.require_library(vertices.device)
+    fits = there and all(t.dtype == torch.float32 for t in floats)
+    if backend == "native" or (backend == "auto" and fits and _usable(vertices.device.type)):
         return _bind_native(vertices, faces, triangle, local_mean, local_covariance, max_trace)
     return bind_gaussians_reference(vertices, faces, triangle, local_mean, local_covariance, max_trace=max_trace)
 
@@ -134,8 +140,8 @@ def triangle_frames(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.compiler.assume_constant_result
-def _has_library() -> bool:
-    return _native.library() is not None
+def _usable(device_type: str) -> bool:
+    return _native.usable(torch.device(device_type))
 
 
 def _to_full(upper: Tensor) -> Tensor:
@@ -211,12 +217,12 @@ def _bind_native(
         limits = max_trace.detach().float()
     elif max_trace is not None:
         limit = float(max_trace)
-    indices = [_native.contiguous_int(t) for t in (faces, triangle)]
+    indices = [_native.int32(t) for t in (faces, triangle)]
     floats = [t.float() for t in (vertices, local_mean, local_covariance)]
     return BoundGaussians(*bind_op(floats[0], *indices, *floats[1:], limits, limit))
 
 
-@torch.library.custom_op("fourd::bind_gaussians", mutates_args=(), device_types=("cpu",))
+@torch.library.custom_op("fourd::bind_gaussians", mutates_args=(), device_types=("cpu", "cuda"))
 def bind_op(
     vertices: Tensor,
     faces: Tensor,
@@ -231,10 +237,11 @@ def bind_op(
     arguments, keep = _arguments(inputs, max_trace, max_trace_all)
     means, covariances = torch.empty_like(keep[3]), torch.empty_like(keep[4])
     arguments.means, arguments.covariances = means.data_ptr(), covariances.data_ptr()
-    code = _native.require_library().fourd_bind_gaussians(ctypes.byref(arguments))
-    if code == _native.BAD_INDEX:
+    try:
+        _native.run("bind_gaussians", arguments, vertices.device)
+    except ValueError:
         _check_indices(vertices, faces, triangle)
-    _native.check_status(code, "bind_gaussians")
+        raise
     return means, covariances
 
 
