@@ -194,4 +194,5 @@ class DualDiscriminator(Discriminator):
 
 def _resized(x: Tensor, size: int) -> Tensor:
     """[B, k, r, r] -> [B, k, size, size], bilinear, without aliasing."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # torch resizes no bfloat16 on CPUs
     return interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)

@@ -81,6 +81,7 @@ class Superresolution(nn.Module):
         return self.block1(x, rgb, ws, noise_mode)[1]
 
     def _resized(self, x: Tensor, size: int) -> Tensor:
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # torch resizes no bfloat16 on CPUs
         return interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=self.antialias)
 
 

@@ -172,10 +172,11 @@ class HeadDeformer(nn.Module):
     @torch.no_grad()
     def neck_field(self, pose: HeadPose) -> NeckField:
         """The field that undoes the neck's rotation of heads [B]; sampled once here, cheap to apply."""
-        meshes = self._coarse_meshes(pose)
-        fine, distance = self._offsets(*meshes, FINE)
-        coarse, _ = self._offsets(*meshes, COARSE)
-        return NeckField(fine, distance, coarse, self.box_size)
+        with torch.autocast(pose.neck.device.type, enabled=False):  # offsets are differences of positions
+            meshes = self._coarse_meshes(pose)
+            fine, distance = self._offsets(*meshes, FINE)
+            coarse, _ = self._offsets(*meshes, COARSE)
+            return NeckField(fine, distance, coarse, self.box_size)
 
     @torch.no_grad()
     def part_field(

@@ -109,7 +109,11 @@ class FlameLayer(nn.Module):
                 self.register_buffer(name, value.clone())
 
     def forward(self, pose: HeadPose) -> tuple[Tensor, Tensor]:
-        """Posed vertices [B, V, 3] and joints [B, 5, 3], in the geometry's units."""
+        """Posed vertices [B, V, 3] and joints [B, 5, 3], in the geometry's units; in float32 under autocast too."""
+        with torch.autocast(self.v_template.device.type, enabled=False):
+            return self._posed(pose)
+
+    def _posed(self, pose: HeadPose) -> tuple[Tensor, Tensor]:
         coefficients = torch.cat([pose.shape, pose.expression], dim=1)
         if coefficients.shape[1] != self.shapedirs.shape[2]:
             raise ValueError(

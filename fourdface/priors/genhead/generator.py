@@ -204,8 +204,9 @@ class GenHead(nn.Module):
         eyelids: Tensor | None,
     ) -> Rendered:
         """Volume render [B, size², ...] of the posed heads alone."""
-        view, intrinsics = camera_from_label(label, size, axes="opengl")
-        origins, directions = camera_rays(view, intrinsics, size, size)
+        with torch.autocast(label.device.type, enabled=False):
+            view, intrinsics = camera_from_label(label, size, axes="opengl")
+            origins, directions = camera_rays(view, intrinsics, size, size)
         rays = Rays(origins, directions, *plane_limits(view, size * size, self.config.box_size))
         larger = size > self.config.render_size
         eyes, mouth = (masks.eyes_full, masks.mouth_full) if larger else (masks.eyes, masks.mouth)

@@ -69,6 +69,13 @@ def part_masks(
     Eyes: where eyeballs are seen and skin is not. Mouth: where the head is seen and not its skin without the inner
     mouth. `eyelids`: expression [B, E] of the eyelids instead of the pose's own.
     """
+    with torch.autocast(label.device.type, enabled=False):  # rasterising and resizing need float32
+        return _part_masks(head, pose, label, render_size, full_size, eyelids)
+
+
+def _part_masks(
+    head: HeadGeometry, pose: HeadPose, label: Tensor, render_size: int, full_size: int, eyelids: Tensor | None
+) -> PartMasks:
     vertices = head.vertices(pose, eyelids)
     skin = head.face_mask[~torch.isin(head.face_mask, head.eye_idxs)]
     eyeballs = _silhouette(vertices, head.faces_within(head.eye_idxs), label, full_size)

@@ -56,10 +56,10 @@ class HeadField:
         return mask[:, :, None].expand(shape).flatten(1)
 
     def _decoded(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw density [B, N] and colours [B, N, K] of canonical points [B, N, 3]."""
+        """Raw density [B, N] and colours [B, N, K] of canonical points [B, N, 3], in the points' precision."""
         features = triplane_sample(planes, points, axes="portrait4d", box_size=self.box_size)
         colours, density = self.decoder.decode(features)
-        return density[..., 0], colours
+        return density[..., 0].to(points.dtype), colours.to(points.dtype)
 
     def _with_part(
         self, item: int, points: Tensor, weights: tuple[Tensor, Tensor, Tensor], density: Tensor, colours: Tensor

@@ -173,6 +173,16 @@ def test_chance_is_asked_for(genhead: GenHead) -> None:
     assert not torch.equal(render[0], render[2])
 
 
+@torch.no_grad()
+def test_bfloat16_is_near(genhead: GenHead) -> None:
+    z, pose, label = draw("z", (1, TINY.z_dim)), speaking(genhead.head), frontal_label()
+    exact = genhead(z, pose, label).image
+    with torch.autocast("cpu", torch.bfloat16):
+        low = genhead(z, pose, label).image
+    assert torch.isfinite(low).all()
+    assert (low.float() - exact).abs().mean() < 0.1 * exact.abs().mean()
+
+
 def test_sizes() -> None:
     assert SIZES["paper"] == GenHeadConfig()
     head, counts = synthetic_flame(), {}
