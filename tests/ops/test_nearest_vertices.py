@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from parity.rule import parity_arrays
 
 from fourdface.ops.nearest_vertices import nearest_vertices, nearest_vertices_reference
+from support.heads import parity_pose, synthetic_flame
 
 
 def cloud(batch, count, seed, dtype=torch.float32):
@@ -24,6 +26,18 @@ def test_against_all_distances(backend, k):
     order = np.argsort(all_squared, axis=2)[:, :, :k]
     assert np.array_equal(got.indices.numpy(), subset.numpy()[order])
     np.testing.assert_allclose(got.squared_distance.numpy(), np.take_along_axis(all_squared, order, 2), rtol=2e-6)
+
+
+def test_distances_of_the_paper_s_code(backend):
+    """Portrait4D's distances to the nearest vertex of eyes, face and lips, at points that its neck field has moved."""
+    numbers, points = parity_arrays("genhead_part_deformation.npz"), parity_arrays("neck_deformation.npz")["canonical"]
+    head, pose = synthetic_flame(), parity_pose().without_neck()
+    posed, speaking = head.vertices(pose), head.vertices(pose.without_expression().without_eyes())
+    parts = {"eye": (posed, head.eye_idxs), "face": (posed, head.face_idxs), "mouth": (speaking, head.lips_idxs)}
+    for name, (vertices, subset) in parts.items():
+        found = nearest_vertices(points, vertices, 1, subset=subset, backend=backend)
+        difference = found.squared_distance[..., 0].sqrt() - numbers[f"dist_to_{name}_surface"]
+        assert float((difference.abs() < 1e-4).float().mean()) >= 0.995
 
 
 @pytest.mark.parametrize("points_count", [0, 1, 31, 32, 33, 257])
