@@ -63,7 +63,7 @@ def correspondence_warp(
             should exceed the enlargement, or the mask gets thin between the pixels.
         softness: metres of depth behind the surface in which a contribution falls by e.
         near: what lands nearer to the target's camera is dropped, metres.
-        backend: "auto" (native for float32 CPU tensors when only the image needs a gradient), "reference", "native"
+        backend: "auto" (native for float32 tensors when only the image needs a gradient), "reference", "native"
             (CPU, CUDA).
 
     Returns:
@@ -79,13 +79,16 @@ def correspondence_warp(
     _native.check_backend(backend, ("auto", "reference", "native"))
     others = [t for t in (depth_z, *source, *target, target_depth_z) if t is not None]
     deep = torch.is_grad_enabled() and any(t.requires_grad for t in others)
-    on_cpu = all(t.device.type == "cpu" for t in (image, *others))
+    together = all(t.device == image.device for t in others)
     if backend == "native":
-        if deep:
-            raise ValueError("backend 'native' has a gradient of the image only: use 'auto' or 'reference'")
+        if deep or not together:
+            raise ValueError(
+                "backend 'native' takes tensors on one device and has a gradient of the image only: use 'auto' or "
+                "'reference'"
+            )
         _native.require_library(image.device)
     single = all(t.dtype == torch.float32 for t in (image, depth_z))
-    if backend == "native" or (backend == "auto" and on_cpu and single and not deep and _has_library()):
+    if backend == "native" or (backend == "auto" and together and single and not deep and _usable(image.device.type)):
         floats = [None if t is None else t.float() for t in (image, depth_z, _projection(source, target))]
         behind = None if target_depth_z is None else target_depth_z.float()
         out, weight, _ = warp_op(*floats, behind, width, height, radius, softness, near)
@@ -190,8 +193,8 @@ def _check(
 
 
 @torch.compiler.assume_constant_result
-def _has_library() -> bool:
-    return _native.library() is not None
+def _usable(device_type: str) -> bool:
+    return _native.usable(torch.device(device_type))
 
 
 class _Arguments(ctypes.Structure):

@@ -124,9 +124,12 @@ def sparse_conv3d(
     if bias is not None:
         _native.check_shape("bias", bias, (int(weight.shape[0]),))
     single = features.dtype == weight.dtype == torch.float32
+    together = features.device == weight.device == neighbours.inputs.device
     if backend == "native":
+        if not together:
+            raise ValueError("backend 'native' takes tensors on one device: use 'auto' or 'reference'")
         _native.require_library(features.device)
-    elif backend == "reference" or not (single and features.device.type == "cpu" and _has_library()):
+    elif backend == "reference" or not (single and together and features.device.type == "cpu" and _has_library()):
         return sparse_conv3d_reference(features, neighbours, weight, bias)
     out = sparse_conv3d_op(features.float(), neighbours.inputs, weight.float())
     return out if bias is None else out + bias

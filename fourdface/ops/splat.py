@@ -52,9 +52,9 @@ def splat(
         eps2d: variance in square pixels added to each projected Gaussian (a pixel's own footprint).
         near: Gaussians whose centre is nearer (metres of z) are left out, > 0.
         antialiased: scale opacities so that eps2d does not make small Gaussians brighter.
-        backend: "auto" (the native kernel for float32 CPU tensors, unless the intrinsics need a gradient; gsplat for
-            CUDA tensors where installed; else the reference), "reference", "native" (on CUDA by name only, until its
-            timings on a GPU are known), "gsplat".
+        backend: "auto" (for float32: gsplat for CUDA tensors where installed, else the native kernel; the reference
+            where neither is there, for other precisions, and where the intrinsics need a gradient), "reference",
+            "native", "gsplat".
 
     Returns:
         image [H, W, D], alpha [H, W], depth_z [H, W] (expected z of what is seen, metres; 0 where nothing is); with
@@ -188,20 +188,22 @@ def _choose(backend: str, scene: Scene) -> str:
     single = all(t.dtype == torch.float32 for t in scene[:4])
     if on_cuda:  # gsplat has no gradient for the intrinsics and draws at least one Gaussian
         usable = single and len(scene.means) > 0 and not intrinsics_too
-        return "gsplat" if usable and _gsplat() is not None else "reference"
-    return "native" if single and not intrinsics_too and _has_library() else "reference"
+        if usable and _gsplat() is not None:
+            return "gsplat"
+    return "native" if single and not intrinsics_too and _usable("cuda" if on_cuda else "cpu") else "reference"
 
 
 @torch.compiler.assume_constant_result
-def _has_library() -> bool:
-    return _native.library() is not None
+def _usable(device_type: str) -> bool:
+    return _native.usable(torch.device(device_type))
 
 
 def _draw(scene: Scene, backend: str) -> SplatOutput:
     if backend == "native":
         many, batched = scene.world_to_camera.dim() == 3, scene.batched()
-        floats = [t.float() for t in batched[:6]]
-        behind = None if scene.background is None else scene.background.float()
+        here = scene.means.device
+        floats = [t.to(here, torch.float32) for t in batched[:6]]
+        behind = None if scene.background is None else scene.background.to(here, torch.float32)
         drawn = splat_op(*floats, behind, *batched[6:8], *batched[9:])
         return SplatOutput(*(drawn if many else (t[0] for t in drawn)))
     if backend == "gsplat":
