@@ -18,8 +18,8 @@ SPLAT_DILATION = 0.1
 """Variance in pixels^2 that the renderer adds to every Gaussian: less than the usual 0.3, because these are pixels."""
 
 
-RIM_CHANGE = 0.1
-"""How far the colours of the person's outermost pixels may be refined."""
+RIM_CHANGE, LIKE_THE_PHOTO = 0.12, 33.0
+"""How far the colours of the person's outermost pixels may be refined, unless half the rounds leave it below so many dB."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,8 @@ def refine_colours(avatar: SplatAvatar, lifted: Lifted, image: np.ndarray, round
         history.append(_psnr(missing.numpy()[person]))
         if step == rounds:
             break
+        if step == rounds // 2 and history[-1] < LIKE_THE_PHOTO:
+            allowed = torch.full_like(allowed, 2.0)
         gain = 0.8 * missing * solid
         padded = torch.nn.functional.pad(gain.permute(2, 0, 1)[None], (0, 1, 0, 1), mode="replicate")
         pooled = torch.nn.functional.avg_pool2d(padded, 2, stride=1)[0].permute(1, 2, 0)

@@ -25,9 +25,9 @@ from .scene import (
 )
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])
-SAMPLE_SPREAD = 0.62
+SAMPLE_SPREAD = 0.7
 """Deviation of a mesh sample's Gaussian over its spacing."""
-HIDDEN_SPACING = 2.2
+HIDDEN_SPACING = 2.5
 """Spacing of mesh samples in pixels of the photo."""
 GRAZING = 0.45
 """Cosine below which a surface is seen too obliquely for its pixels alone to cover it from the side."""

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from .scene import DETAILED, Layer, Scene, chain_level, pixel_covariances
+from .scene import DETAILED, Layer, Scene, chain_level, metres_per_pixel, pixel_covariances
 from .surface import Shell, blend_to_mesh
 
 PIXEL_SIGMA = 0.5
@@ -14,6 +14,10 @@ PIXEL_SIGMA = 0.5
 OPACITY = 0.97
 MERGE_RANGE = 0.06
 """Largest difference of colour in a 2x2 cell that one Gaussian replaces."""
+MERGED = 4.4
+"""Variance of such a Gaussian over a pixel's: a little more than 2x2, against a lattice when it is seen from nearer."""
+FALL = 4.0
+"""Pixels of depth for each pixel from the face by which hair may lie behind its outline."""
 
 
 def pixel_layer(scene: Scene, shell: Shell, foreground: np.ndarray) -> tuple[Layer, np.ndarray, np.ndarray, np.ndarray]:
@@ -23,7 +27,9 @@ def pixel_layer(scene: Scene, shell: Shell, foreground: np.ndarray) -> tuple[Lay
     person = scene.matte > 0.03
     labels, direct, eyes = _bind_pixels(scene, person)
     lashes, lash_triangle = _lashes(scene, labels, eyes, foreground)
-    depth = blend_to_mesh(shell.front, scene.mesh_depth, direct, 0.05 * view.height)
+    # hair beside the face falls back to the side of the head; skin stays with the skin it hangs on
+    fall = np.where(labels >= 0, 0.0, FALL * metres_per_pixel(scene))
+    depth = blend_to_mesh(shell.front, scene.mesh_depth, direct, 0.05 * view.height, fall)
     lids = (labels >= 0) & scene.face_regions["eyelids"][np.maximum(labels, 0)]
     depth = np.where(lids, depth - LID_LIFT, depth)
     stretch = np.where(lashes, 1.3, np.where(lids, 1.6, 4.0))
@@ -43,7 +49,7 @@ def pixel_layer(scene: Scene, shell: Shell, foreground: np.ndarray) -> tuple[Lay
         return np.where(four, pooled[index], flat[index])
 
     layer = Layer(
-        at(points, 3), at(covariance, 6) * np.where(four, 4.0, 1.0), at(foreground, 3),
+        at(points, 3), at(covariance, 6) * np.where(four, MERGED, 1.0), at(foreground, 3),
         np.clip(at(scene.matte, 1)[:, 0], 0, 1) * OPACITY, triangle.reshape(-1)[index],
         stretch.reshape(-1)[index],
     )  # fmt: skip

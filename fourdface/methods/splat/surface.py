@@ -82,15 +82,20 @@ def build_shell(hull: np.ndarray, torso: np.ndarray, chin_row: float) -> Shell:
     front = np.where(known, hull, beyond)
     rows = np.arange(height)[:, None] + 0.5
     share = np.clip((chin_row + 0.04 * height - rows) / (0.12 * height), 0, 1) * np.ones(hull.shape)
-    return Shell((share * front + (1 - share) * torso).astype(np.float32), share.astype(np.float32))
+    front = share * front + (1 - share) * torso
+    return Shell(front.astype(np.float32), share.astype(np.float32))
 
 
-def blend_to_mesh(shell: np.ndarray, mesh: np.ndarray, covered: np.ndarray, reach: float) -> np.ndarray:
-    """Depth [H,W]: the mesh where `covered`, the shell elsewhere, blended over `reach` pixels outside the mesh."""
+def blend_to_mesh(
+    shell: np.ndarray, mesh: np.ndarray, covered: np.ndarray, reach: float, steep: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Depth [H,W]: the mesh where `covered`, the shell elsewhere, blended over `reach` pixels outside the mesh; where
+    the shell lies behind, sooner if `steep` allows (metres of depth for each pixel from the mesh)."""
     if not covered.any():
         return shell
     distance, nearest = ndimage.distance_transform_edt(~covered, return_indices=True)
     rim = mesh[nearest[0], nearest[1]]
     t = np.clip(distance / max(reach, 1.0), 0, 1)
     t = t * t * (3 - 2 * t)
-    return np.where(covered, mesh, (1 - t) * rim + t * shell).astype(np.float32)
+    blended = np.maximum((1 - t) * rim + t * shell, np.minimum(rim + steep * distance, shell))
+    return np.where(covered, mesh, np.where(shell > rim, blended, (1 - t) * rim + t * shell)).astype(np.float32)
