@@ -17,9 +17,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
+
+if TYPE_CHECKING:
+    from fourdface.methods.splat.avatar import SplatAvatar
 
 CROSS_PORTRAITS = (
     "man_beard_sad.png", "man_curly_bust.jpg", "man_indoor_smile.png", "man_sidelight_dark.jpg",
@@ -201,6 +205,7 @@ def views_command(multiview: Path, judge: str, judge_python: str, work: Path, ag
     from PIL import Image
 
     from fourdface.artifacts import Avatar
+    from fourdface.methods.splat.restore import restore_avatar
 
     results = load(work / "views.json")
     for folder in sorted(multiview.glob("studio_*")):
@@ -213,14 +218,15 @@ def views_command(multiview: Path, judge: str, judge_python: str, work: Path, ag
         place.mkdir(parents=True, exist_ok=True)
         photo = folder / str(frames[source]["file_path"])
         fourd("lift", str(photo), "-o", str(place / "a.h5"), "--overwrite", "--focal", str(intrinsics[0, 0]))
-        own = Avatar.read(place / "a.h5").world_to_camera.astype(float)
+        avatar = restore_avatar(Avatar.read(place / "a.h5"))
+        own = avatar.view.world_to_camera.astype(float)
         masks = [np.asarray(Image.open(folder / str(f["fg_mask_path"])).convert("L")) > 127 for f in frames]
         best: tuple[float, list[np.ndarray], float] = (-1.0, [], 1.0)
         for step in (0.05, 0.01):  # the one free number: coarse first, then fine about the best
             middle = best[2]
             scales = np.arange(0.8, 1.35, step) if step == 0.05 else middle + step * np.arange(-4, 5)
             for scale in scales:
-                pictures = render_views(place, cameras, source, own, intrinsics, masks[0].shape, float(scale))
+                pictures = render_views(avatar, cameras, source, own, intrinsics, masks[0].shape, float(scale))
                 score = float(np.mean([iou(p[..., 3] > 127, m) for p, m in zip(pictures, masks, strict=True)]))
                 if score > best[0]:
                     best = (score, pictures, float(scale))
@@ -236,20 +242,16 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def render_views(
-    place: Path, cameras: list[np.ndarray], source: int, own: np.ndarray, intrinsics: np.ndarray,
+    avatar: SplatAvatar, cameras: list[np.ndarray], source: int, own: np.ndarray, intrinsics: np.ndarray,
     shape: tuple[int, int], scale: float,
 ) -> list[np.ndarray]:  # fmt: skip
-    """RGBA pictures [H,W,4] of the avatar from every studio camera."""
-    from PIL import Image
+    """RGBA pictures [H,W,4] of the avatar from every studio camera, as `fourd render --cameras` makes them."""
+    from fourdface.blocks.camera import CameraPose
+    from fourdface.stages.render import as_camera, render_one
 
-    path = [
-        {"world_to_camera": c.tolist(), "intrinsics": intrinsics.tolist(), "width": shape[1], "height": shape[0]}
-        for c in moved_cameras(cameras, source, own, scale)
-    ]
-    (place / "cameras.json").write_text(json.dumps(path))
-    fourd("render", str(place / "a.h5"), "--cameras", str(place / "cameras.json"), "--background", "transparent",
-          "-o", str(place / "png"), "--overwrite")  # fmt: skip
-    return [np.asarray(Image.open(file)) for file in sorted((place / "png").glob("*.png"))]
+    height, width = shape
+    poses = [CameraPose(c, intrinsics, width, height) for c in moved_cameras(cameras, source, own, scale)]
+    return [render_one(avatar, avatar.rig.source, as_camera(pose), None) for pose in poses]
 
 
 def view_scores(
