@@ -81,3 +81,16 @@ def test_blending_into_the_mesh() -> None:
     assert (blended[:, :20] == np.float32(0.8)).all() and np.allclose(blended[:, 33:], 0.9)
     assert np.abs(np.diff(blended, axis=1)).max() < 0.02 and np.isfinite(blended).all()
     assert blend_to_mesh(shell, mesh, np.zeros_like(covered), 12) is shell
+
+
+def test_what_lies_behind_the_mesh_is_reached_as_soon_as_allowed() -> None:
+    covered = np.zeros((20, 60), bool)
+    covered[:, :20] = True
+    mesh = np.where(covered, 0.8, np.inf).astype(np.float32)
+    steep = np.full((20, 60), 0.02)
+    steep[10:] = 0
+    behind = blend_to_mesh(np.full((20, 60), 0.9, np.float32), mesh, covered, 30, steep)
+    assert np.allclose(behind[0, 20:26], [0.82, 0.84, 0.86, 0.88, 0.9, 0.9], atol=1e-5)
+    assert behind[10, 25] < 0.82, "where it is not allowed the blend is slow"
+    before = blend_to_mesh(np.full((20, 60), 0.7, np.float32), mesh, covered, 30, steep)
+    assert np.allclose(before[0], before[10]) and before[0, 22] > 0.79, "and what lies before it is left alone"
