@@ -19,7 +19,7 @@ SPLAT_DILATION = 0.1
 
 
 RIM_CHANGE, LIKE_THE_PHOTO = 0.12, 33.0
-"""How far the colours of the person's outermost pixels may be refined, unless half the rounds leave it below so many dB."""
+"""How far the colours of the person's outermost pixels may be refined, unless the photo would stay below so many dB."""
 
 
 @dataclass(frozen=True)
