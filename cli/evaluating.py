@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fourdface.cli.evaluating_extras import seconds_per_frame, sounds_of, timed
 from fourdface.cli.sources import expand_inputs
 from fourdface.cli.stream import (
     Output,
@@ -49,6 +50,7 @@ def run_pairs(result: str | None, truth: str | None, manifest: str | None, optio
             Clip(
                 row["name"], {"result": frame_stream(Path(row["result"]))}, frame_stream(Path(row["reference"])),
                 _picture(row.get("source")), _hashes(result=row["result"], reference=row["reference"]),
+                **session.beside({"result": Path(row["result"])}, Path(row["reference"])),
             )
             for row in session.mine(rows, key=lambda row: row["name"])
         ]  # fmt: skip
@@ -111,9 +113,11 @@ def run_self(clips: tuple[str, ...], options: Options) -> None:
             photo = session.work / "sources" / f"{path.stem}.png"
             photo.parent.mkdir(parents=True, exist_ok=True)
             photo.write_bytes(encode_png(first))
-            results = session.results(path.stem, photo, path)
+            paths = session.results(path.stem, photo, path)
+            results = {label: frame_stream(place) for label, place in paths.items()}
             results |= session.baselines(first, path)
-            made.append(Clip(path.stem, results, frame_stream(path), first, _hashes(reference=str(path))))
+            hashes, extras = _hashes(reference=str(path)), session.beside(paths, path)
+            made.append(Clip(path.stem, results, frame_stream(path), first, hashes, **extras))
         session.finish(made)
 
 
@@ -128,9 +132,10 @@ def run_cross(clips: tuple[str, ...], photos: tuple[str, ...], options: Options)
         for photo, clip in session.mine(pairs, key=lambda pair: f"{pair[0].stem}+{pair[1].stem}"):
             name = f"{photo.stem}+{clip.stem}"
             hashes = _hashes(source=str(photo), reference=str(clip))
-            made.append(
-                Clip(name, session.results(name, photo, clip), frame_stream(clip), _picture(str(photo)), hashes)
-            )
+            paths = session.results(name, photo, clip)
+            results = {label: frame_stream(place) for label, place in paths.items()}
+            extras = session.beside(paths, clip)
+            made.append(Clip(name, results, frame_stream(clip), _picture(str(photo)), hashes, **extras))
         session.finish(made)
 
 
@@ -199,12 +204,19 @@ class Session:
             raise UsageError(f"--shard {index}/{count} has nothing to do: there are {len(ordered)} sequences")
         return chosen
 
-    def results(self, name: str, photo: Path, driver: Path) -> dict[str, FrameStream]:
-        """Frames of every system for one sequence: given ones, and those of methods, which are run now."""
-        found = {label: frame_stream(_result(folder, name)) for label, folder in self.folders()}
+    def results(self, name: str, photo: Path, driver: Path) -> dict[str, Path]:
+        """Result of every system for one sequence: given ones, and those of methods, which are run now."""
+        found = {label: _result(folder, name) for label, folder in self.folders()}
         for method in self.options.get("method", ()):
-            found[method] = frame_stream(self._reenacted(method, name, photo, driver))
+            found[method] = self._reenacted(method, name, photo, driver)
         return found
+
+    def beside(self, results: dict[str, Path], truth: Path) -> dict[str, Any]:
+        """Sound and time of the results, as `Clip` takes them, so far as metrics of the protocol want them."""
+        metrics = self.protocol.metrics
+        found = {label: seconds_per_frame(place) for label, place in results.items()} if "seconds" in metrics else {}
+        seconds = {label: value for label, value in found.items() if value is not None}
+        return {"sounds": sounds_of(results, truth, metrics), "seconds": seconds}
 
     def folders(self) -> Iterator[tuple[str, Path]]:
         """Name and folder of every --results."""
@@ -229,7 +241,8 @@ class Session:
         avatar.parent.mkdir(parents=True, exist_ok=True)
         if not avatar.exists():
             write_artifact(lift_file(LiftRequest(str(photo), method)), Output(avatar))
-        reenact_file(ReenactRequest(str(driver), str(avatar)), FrameTarget("h5", Output(place), None, False))
+        with timed(place):
+            reenact_file(ReenactRequest(str(driver), str(avatar)), FrameTarget("h5", Output(place), None, False))
         return place
 
     def baselines(self, source: np.ndarray, truth: Path) -> dict[str, FrameStream]:

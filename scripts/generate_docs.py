@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that follow from the code: artifacts.md, from the artifact dataclasses.
+"""Write the pages of docs/ that follow from the code: artifacts.md, from the artifact dataclasses, and eval.md.
 
 Usage: python scripts/generate_docs.py [--check]    (--check writes nothing; exit code 1 if a page is out of date)
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 from fourdface.artifacts import KINDS, Artifact
 from fourdface.artifacts._schema import Spec, specs
 from fourdface.artifacts.provenance import Provenance
+from fourdface.metrics.judges import ROLES, JudgeSet
+from fourdface.metrics.registry import METRICS, Entry
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -100,10 +102,35 @@ def _row(name: str, spec: Spec) -> str:
     return f"| `{full}` | {kind} | {axes} | {spec.units} | {spec.frame} | {spec.doc}{optional} |"
 
 
+def eval_page() -> str:
+    """The text of docs/eval.md: scripts/eval_page.md, with the table of metrics where it says METRICS."""
+    lines = ["| name | what | unit | better | formula | source | network | crop | where it cannot be measured |",
+             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines += [_metric_row(name, METRICS[name]) for name in METRICS]
+    text = Path(__file__).with_name("eval_page.md").read_text(encoding="utf-8")
+    return text.replace("METRICS\n", "\n".join(lines) + "\n")
+
+
+def _metric_row(name: str, entry: Entry) -> str:
+    judges = JudgeSet(words={role: f"judge: {role}" for role in ROLES} | {"motion": "asset pdfgc-motion"})
+    info = entry.make(judges).info
+    every = "; needs every frame" if entry.every_frame else ""
+    cells = (
+        info.title,
+        info.unit,
+        info.direction,
+        info.formula + every,
+        info.source,
+        info.network or "none",
+        info.crop,
+    )
+    return f"| `{name}` | " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, info.missing)) + " |"
+
+
 def main(arguments: list[str]) -> int:
     """Write the pages, or with --check say which are out of date."""
     stale = []
-    for name, text in {"artifacts.md": artifacts_page()}.items():
+    for name, text in {"artifacts.md": artifacts_page(), "eval.md": eval_page()}.items():
         place = DOCS / name
         if place.is_file() and place.read_text(encoding="utf-8") == text:
             continue

@@ -67,6 +67,10 @@ class Metric:
         """Value of each frame that was taken, NaN where it could not be measured; empty for metrics of whole sets."""
         return {}
 
+    def sequence_values(self) -> dict[str, float]:
+        """Value of each sequence, for metrics that have one but none a frame."""
+        return {}
+
     def _require_same(self, other: Metric) -> None:
         if type(other) is not type(self) or other.info != self.info:
             raise ValueError(f"cannot merge {other.info.name} into {self.info.name}")

@@ -98,6 +98,47 @@ class IdentityToSource(IdentityToReference):
                           "CSIM of the reenactment papers", network, "five-point alignment to 112 pixels")  # fmt: skip
 
 
+class InputToOutputIdentity(IdentityToSource):
+    """I2OID of Gen3D-Face: CSIM over the views of one photo."""
+
+    def _info(self, network: str) -> MetricInfo:
+        return MetricInfo("i2oid", "I2OID, photo to views", "-1..1", "higher", "cosine of identity embeddings",
+                          "Gen3D-Face", network, "five-point alignment to 112 pixels")  # fmt: skip
+
+
+class ReidDistance(_FaceMetric):
+    """Re-ID distance of Gen3D-Face, with the identity judge where the paper has dlib's 128 numbers."""
+
+    role = "identity"
+
+    def _info(self, network: str) -> MetricInfo:
+        return MetricInfo("reid_distance", "Re-ID distance", "0..2", "lower", "|e/|e| - e*/|e*||_2",
+                          "Re-ID (dist) of Gen3D-Face (there: dlib ResNet)", network,
+                          "five-point alignment to 112 pixels")  # fmt: skip
+
+    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
+        """Distance of the embeddings at length 1."""
+        return float(np.sqrt(max(0.0, 2 - 2 * cosine(a, b))))
+
+
+class ReidMatch(ReidDistance):
+    """Re-ID match of Gen3D-Face: part of the frames within the judge's threshold of the true person."""
+
+    def __init__(self, network: str = "", threshold: float = 1.0) -> None:
+        self._threshold = threshold
+        super().__init__(network)
+
+    def _info(self, network: str) -> MetricInfo:
+        return MetricInfo("reid_match", "Re-ID match", "0..1", "higher",
+                          f"part of frames with Re-ID distance <= {self._threshold:g}",
+                          "Re-ID (match) of Gen3D-Face (there: dlib ResNet, 0.6)", network,
+                          "five-point alignment to 112 pixels")  # fmt: skip
+
+    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
+        """1 for a match, else 0."""
+        return float(super().compare(a, b) <= self._threshold)
+
+
 class LandmarkError(_FaceMetric):
     """NME of the 68 points."""
 
@@ -175,6 +216,20 @@ class EmotionError(_FaceMetric):
     def _info(self, network: str) -> MetricInfo:
         return MetricInfo("aed_f", "AED_f, emotion features", "features", "lower", "|f - f*|_2",
                           "AED_f of Portrait4D-v2", network, "face box")  # fmt: skip
+
+    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
+        """Euclidean distance."""
+        return float(np.linalg.norm(np.asarray(a) - np.asarray(b)))
+
+
+class MotionDistance(_FaceMetric):
+    """Distance of motion embeddings (PD-FGC's 548 numbers of eyes, emotion and mouth)."""
+
+    role = "motion"
+
+    def _info(self, network: str) -> MetricInfo:
+        return MetricInfo("motion", "motion distance", "features", "lower", "|m - m*|_2",
+                          "motion embedding of Portrait4D-v2 (PD-FGC)", network, "the encoder's own")  # fmt: skip
 
     def compare(self, a: np.ndarray, b: np.ndarray) -> float:
         """Euclidean distance."""

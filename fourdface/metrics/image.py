@@ -249,6 +249,19 @@ class NormalError(PairMetric):
         return float(np.degrees(np.arccos(cosine)).mean())
 
 
+class Seconds(PairMetric):
+    """Time a frame took to make, where it was measured."""
+
+    info = MetricInfo(
+        "seconds", "time per frame", "s", "lower", "wall-clock time of reenacting over its frames", "measured here",
+        missing="results of other programs have none",
+    )  # fmt: skip
+
+    def measure(self, sample: Sample) -> float | None:
+        """See `PairMetric`."""
+        return sample.seconds
+
+
 def _depths(sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:
     reference = sample.reference
     if reference is None or reference.depth_z is None or sample.prediction.depth_z is None:

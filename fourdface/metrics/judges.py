@@ -71,6 +71,14 @@ class JudgeSet:
     """Other ways to read a role (the project's own perception, say)."""
     words: dict[str, str] = field(default_factory=dict)
     """What stands behind each role, for the report."""
+    sync: Any = None
+    """Reader of lips and sound, shared by the metrics of an evaluation (`sync.SyncReader`)."""
+
+    @property
+    def reid_threshold(self) -> float:
+        """Largest distance of unit identity embeddings that counts as the same person (identity's `threshold`)."""
+        judge = self.judges.get("identity")
+        return float(judge.settings.get("threshold", 1.0)) if judge else 1.0
 
     def has(self, role: str) -> bool:
         """Whether a role can be read."""

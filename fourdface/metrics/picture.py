@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -45,6 +46,14 @@ class Picture:
         return self._readings[key]
 
 
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """A sequence's sound from its first frame on: mono samples [n] at 16 kHz in 16-bit units; and its frame rate."""
+
+    samples: np.ndarray
+    frame_rate: Fraction
+
+
 @dataclass(eq=False)
 class Sample:
     """One frame of one sequence: the picture to judge, the truth (if there is one) and the source photo."""
@@ -56,6 +65,8 @@ class Sample:
     source: Picture | None = None
     seconds: float | None = None
     """Time that it took to make the prediction."""
+    system: str = ""
+    sound: Sound | None = None
 
 
 def face_window(picture: Picture) -> tuple[slice, slice] | None:

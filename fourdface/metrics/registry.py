@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from fourdface.errors import UsageError
-from fourdface.metrics import face, image, networks, sets, temporal
+from fourdface.metrics import face, image, networks, sets, sync, temporal
 from fourdface.metrics.base import Metric
 from fourdface.metrics.judges import JudgeSet
 from fourdface.metrics.picture import Picture
@@ -80,6 +80,17 @@ def _clip(against: str) -> Entry:
     return Entry(lambda judges: networks.ClipSimilarity(against), assets=("clip-vit-b32",), package="transformers")
 
 
+def _sync(name: str) -> Entry:
+    return Entry(lambda judges: sync.SyncMetric(name, _sync_reader(judges)), ("detector",), True, ("syncnet",))
+
+
+def _sync_reader(judges: JudgeSet) -> sync.SyncReader:
+    """One reader for the metrics of one evaluation."""
+    if judges.sync is None:
+        judges.sync = sync.SyncReader()
+    return judges.sync
+
+
 METRICS: dict[str, Entry] = {
     **_cropped(image.Psnr),
     **_cropped(image.Ssim),
@@ -99,10 +110,17 @@ METRICS: dict[str, Entry] = {
     "akd": _faced(face.KeypointDistance, "landmarks"),
     "pose": _faced(face.PoseError, "pose"),
     "id": _faced(face.IdentityToReference, "identity", "landmarks"),
+    "i2oid": _faced(face.InputToOutputIdentity, "identity", "landmarks"),
+    "reid_distance": _faced(face.ReidDistance, "identity", "landmarks"),
+    "reid_match": Entry(
+        lambda judges: face.ReidMatch(_words(judges, "identity", "landmarks"), judges.reid_threshold),
+        ("detector", "identity", "landmarks"),
+    ),
     "csim": _faced(face.IdentityToSource, "identity", "landmarks"),
     "aed": _faced(face.ExpressionError, "coefficients"),
     "expr": _faced(face.ExpressionDistance, "coefficients"),
     "aed_f": _faced(face.EmotionError, "emotion"),
+    "motion": Entry(lambda judges: face.MotionDistance(_words(judges, "motion")), ("motion",)),
     "o2oid": _set(sets.PairwiseIdentity, "identity", "o2oid"),
     "cons": _set(sets.PairwiseIdentity, "identity", "cons"),
     "clip_i": _clip("source"),
@@ -111,6 +129,10 @@ METRICS: dict[str, Entry] = {
     "kid": _inception(sets.Kid),
     "fd": _pooled_set(sets.Fid, "fd"),
     "kd": _pooled_set(sets.Kid, "kd"),
+    "sync_distance": _sync("sync_distance"),
+    "sync_confidence": _sync("sync_confidence"),
+    "sync_offset": _sync("sync_offset"),
+    "seconds": Entry(lambda judges: image.Seconds()),
     "silhouette_iou": Entry(lambda judges: image.SilhouetteIou()),
     "depth_error": Entry(lambda judges: image.DepthError()),
     "normal_error": Entry(lambda judges: image.NormalError()),
@@ -139,12 +161,19 @@ def build_metrics(
         if missing:
             left_out[name] = missing
         elif absent:
-            left_out[name] = f"needs a network for {', '.join(absent)} (--judges FILE --models DIR)"
+            left_out[name] = f"needs a network for {', '.join(absent)}: {_how(absent)}"
         elif entry.every_frame and every > 1:
             left_out[name] = f"needs every frame, and the protocol takes every {every}th (--every 1)"
         else:
             made.append(partial(entry.make, judges))
     return made, left_out
+
+
+def _how(roles: Sequence[str]) -> str:
+    """What to do for a judge that is not there."""
+    if "motion" in roles:
+        return "import the motion encoder of PD-FGC with `fourd assets import motion_model.pth`"
+    return "run again with `--judges open --models DIR`, DIR holding the files of configs/eval/judges.yaml"
 
 
 def set_metric(name: str, network: str) -> Metric | None:
@@ -160,5 +189,8 @@ def set_metric(name: str, network: str) -> Metric | None:
         "kd": lambda: sets.Kid(nothing, network, "kd"),
         "o2oid": lambda: sets.PairwiseIdentity(nothing, network, "o2oid"),
         "cons": lambda: sets.PairwiseIdentity(nothing, network, "cons"),
+        "sync_distance": lambda: sync.SyncMetric("sync_distance"),
+        "sync_confidence": lambda: sync.SyncMetric("sync_confidence"),
+        "sync_offset": lambda: sync.SyncMetric("sync_offset"),
     }
     return kinds[name]() if name in kinds else None

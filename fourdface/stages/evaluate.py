@@ -15,7 +15,7 @@ from ..artifacts import Provenance, Report
 from ..errors import FourdError
 from ..media.image import encode_png
 from ..media.resize import resize
-from ..metrics import Metric, PairMetric, Picture, Sample
+from ..metrics import Metric, PairMetric, Picture, Sample, Sound
 from ..metrics.judges import JudgeSet
 
 FrameStream = Callable[[], Iterator[np.ndarray]]
@@ -54,6 +54,10 @@ class Clip:
     hashes: dict[str, str] = field(default_factory=dict)
     angle: float | None = None
     """Degrees between the views of source and result, for tables by angle."""
+    sounds: dict[str, Sound] = field(default_factory=dict)
+    """Sound of each system's result, for SyncNet."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time a frame of each system's result took to make."""
 
 
 @dataclass
@@ -118,7 +122,10 @@ def _samples(clip: Clip, judges: JudgeSet, protocol: Protocol) -> Iterator[tuple
         for system, image in pictures.items():
             if image is not None:
                 prediction = _picture(_sized(image, reference, clip, protocol), judges)
-                yield system, Sample(clip.name, index, prediction, reference, source)
+                yield system, Sample(
+                    clip.name, index, prediction, reference, source, clip.seconds.get(system), system,
+                    clip.sounds.get(system),
+                )  # fmt: skip
 
 
 def _ended(

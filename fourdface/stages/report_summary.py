@@ -13,7 +13,7 @@ import numpy as np
 
 from ..artifacts import Provenance, Report
 from ..errors import FourdError, UsageError
-from ..metrics.base import bootstrap_interval, mean_of, sequence_means
+from ..metrics.base import Metric, bootstrap_interval, mean_of, sequence_means
 from ..metrics.matrix import matrix_scores
 from ..metrics.registry import set_metric
 
@@ -40,9 +40,15 @@ def summarise(report: Report) -> dict[str, Any]:
         totals[system] = {}
         by_sequence[system] = {name: {} for name in names}
         for m, info in enumerate(manifest["metrics"]):
-            state = _set_value(report, system, info)
-            if state is not None:
-                totals[system][info["name"]] = {"value": _plain(state), "low": None, "high": None, "coverage": None}
+            whole = _set_metric(report, system, info)
+            if whole is not None:
+                means = whole.sequence_values()
+                low, high = bootstrap_interval(list(means.values()))
+                totals[system][info["name"]] = {
+                    "value": _plain(whole.compute()), "low": _plain(low), "high": _plain(high), "coverage": None,
+                }  # fmt: skip
+                for name, value in means.items():
+                    by_sequence[system][name][info["name"]] = _plain(value)
                 continue
             means = sequence_means(_column(report, mine, m, names))
             low, high = bootstrap_interval(list(means.values()))
@@ -150,16 +156,13 @@ def _column(report: Report, rows: np.ndarray, column: int, names: list[str]) -> 
     }
 
 
-def _set_value(report: Report, system: str, info: dict[str, Any]) -> float | None:
-    """The value of a metric of whole sets from its state, None for other metrics."""
+def _set_metric(report: Report, system: str, info: dict[str, Any]) -> Metric | None:
+    """A metric of whole sets or sequences as its state in the report has it, None for other metrics."""
     metric = set_metric(info["name"], info["network"])
-    if metric is None:
-        return None
     state = _state(report, system, info["name"])
-    if not state:
-        return math.nan
-    metric.load_state(state)
-    return metric.compute()
+    if metric is not None and state:
+        metric.load_state(state)
+    return metric
 
 
 def _state(report: Report, system: str, name: str) -> dict[str, np.ndarray]:

@@ -123,6 +123,41 @@ def test_frames_artifacts_are_results_too(tmp_path):
     assert summarise(Report.read(tmp_path / "out.h5"))["totals"]["result"]["psnr"]["value"] == 100.0
 
 
+def test_sound_goes_with_the_pictures(tmp_path, monkeypatch):
+    """A clip's own sound, else that of the truth; per-sequence values with intervals in the report."""
+    from fourdface.cli.evaluating_extras import read_sound
+    from fourdface.metrics import sync
+    from support.calling import write_clip
+
+    frames = [np.full((48, 64, 3), 10 * k, np.uint8) for k in range(24)]
+    loud = write_clip(tmp_path / "loud.mp4", frames, rate=30, sound=True)
+    mute = write_clip(tmp_path / "mute.mp4", frames, rate=30)
+    sound = read_sound(loud)
+    assert sound.frame_rate == 30 and abs(len(sound.samples) - 0.8 * 16000) < 2000 and np.abs(sound.samples).max() > 500
+    assert read_sound(mute) is None and read_sound(tmp_path) is None
+
+    class Simple(sync.Networks):
+        def lips(self, faces: np.ndarray) -> np.ndarray:
+            return np.array([faces.mean() / 255])
+
+        def sound(self, coefficients: np.ndarray) -> np.ndarray:
+            return np.array([coefficients.mean()])
+
+    monkeypatch.setattr(sync, "Networks", Simple)
+    monkeypatch.setattr(sync, "face_crop", lambda picture: picture.image_u8[:8, :8])
+    monkeypatch.setattr("fourdface.metrics.networks.missing_assets", lambda assets, package="": "")
+    rows = [{"name": "a", "result": "mute.mp4", "reference": "loud.mp4"},
+            {"name": "b", "result": "loud.mp4", "reference": "mute.mp4"},
+            {"name": "c", "result": "mute.mp4", "reference": "mute.mp4"}]  # fmt: skip
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    metrics = ("--metrics", "psnr,sync_distance,sync_confidence,sync_offset")
+    good("eval", "pairs", "--manifest", tmp_path / "pairs.json", *metrics, "-o", tmp_path / "r.h5")
+    data = summarise(Report.read(tmp_path / "r.h5"))
+    values = {name: row.get("sync_distance") for name, row in data["by_sequence"]["result"].items()}
+    assert values["a"] == pytest.approx(values["b"]) and values["c"] is None
+    assert data["totals"]["result"]["sync_distance"]["value"] == pytest.approx(values["a"])
+
+
 @pytest.fixture
 def bad(tmp_path) -> Path:
     folder_of(tmp_path / "truth", 0)

@@ -22,6 +22,7 @@ from fourdface.metrics.face import (
 )
 from fourdface.metrics.judges import JudgeSet
 from fourdface.metrics.matrix import matrix_scores
+from fourdface.metrics.registry import METRICS, build_metrics
 from fourdface.metrics.temporal import LandmarkFlicker, PixelFlicker, PoseFlicker
 
 
@@ -127,3 +128,40 @@ def test_score_matrix_by_hand():
     assert matrix_scores(s).synthesis == pytest.approx(22 / 7)
     with pytest.raises(ValueError, match=r"\[T, N, N\], got \[2, 3\]"):
         matrix_scores(np.zeros((2, 3)))
+
+
+def test_re_identification_by_hand():
+    def told(name: str, angle: float, threshold: float | None = None) -> float:
+        vectors = {"prediction": np.array([3.0, 0.0]), "reference": np.array([np.cos(angle), np.sin(angle)])}
+
+        class Told(JudgeSet):
+            def read(self, role: str, picture: Picture):
+                return vectors["prediction" if picture is sample.prediction else "reference"]
+
+            @property
+            def reid_threshold(self) -> float:
+                return threshold or super().reid_threshold
+
+        judges = Told(words={"identity": "x", "landmarks": "x"})
+        image = np.zeros((4, 4, 3), np.uint8)
+        sample = Sample("s", 0, Picture(image, judges), Picture(image, judges), Picture(image, judges), seconds=0.25)
+        metric = METRICS[name].make(judges)
+        metric.update(sample)
+        return metric.compute()
+
+    assert told("reid_distance", np.pi / 2) == pytest.approx(np.sqrt(2))
+    assert told("i2oid", np.pi / 3) == pytest.approx(0.5)
+    assert [told("reid_match", angle) for angle in (0.9, 1.2)] == [1.0, 0.0]  # 60 degrees are a distance of 1
+    assert told("reid_match", 1.2, threshold=1.3) == 1.0
+    assert told("seconds", 0.0) == 0.25
+
+
+def test_the_motion_metric_takes_an_encoder_that_is_given():
+    codes = iter([np.zeros(548), np.ones(548)])
+    judges = JudgeSet(readers={"motion": lambda picture: next(codes)}, words={"motion": "PD-FGC"})
+    image = np.zeros((4, 4, 3), np.uint8)
+    metric = METRICS["motion"].make(judges)
+    metric.update(Sample("s", 0, Picture(image, judges), Picture(image, judges)))
+    assert metric.compute() == pytest.approx(np.sqrt(548)) and metric.info.network == "PD-FGC"
+    made, left_out = build_metrics(("motion",), JudgeSet())
+    assert not made and "`fourd assets import motion_model.pth`" in left_out["motion"]
