@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .hull import THIN_HAIR, Hull
+from .hull import THIN_HAIR, Hull, hull_depth
 from .plate import fill_smoothly
 from .scene import Layer, Scene, chain_level, facing, metres_per_pixel, pixel_of, triangle_points
 from .surface import Shell
@@ -38,7 +38,8 @@ def back_layer(
     where there are none), do not stand for."""
     unit = metres_per_pixel(scene)
     solid = _solid(scene)
-    hair = _back_colours(scene, shell, foreground, solid)
+    near = ndimage.binary_dilation(np.isfinite(hull_depth(scene, hull)), iterations=max(1, scene.view.height // 50))
+    hair = _back_colours(scene, shell, foreground, solid, near)
     skin = fill_smoothly(foreground, solid)
     known = np.isfinite(front)
     steep = ndimage.maximum_filter(np.where(known, front, np.inf), 3) - np.where(known, front, 0) > STEEP * unit
@@ -138,13 +139,15 @@ def _torso_colours(scene: Scene, torso: Torso, skin: np.ndarray, points: np.ndar
     return (1 - share) * _at(scene, skin, points) + share * back
 
 
-def _back_colours(scene: Scene, shell: Shell, foreground: np.ndarray, solid: np.ndarray) -> np.ndarray:
+def _back_colours(
+    scene: Scene, shell: Shell, foreground: np.ndarray, solid: np.ndarray, near: np.ndarray
+) -> np.ndarray:
     """Colours [H,W,3] of the back: where the front shows the face, the hair above it goes on downwards, mirrored."""
     drawn = scene.face_index >= 0
     skin = drawn & ~scene.face_regions["scalp"][np.maximum(scene.face_index, 0)]
     skin = ndimage.binary_dilation(skin, iterations=max(3, round(0.012 * scene.view.height)))
     upper = shell.head_share > 0.3
-    hair = _hair_pixels(foreground, solid & upper & ~skin, skin & solid & upper)
+    hair = _hair_pixels(foreground, solid & upper & near & ~skin, skin & solid & upper)
     torso = solid & ~upper & ~skin
     share = np.clip((shell.head_share - 0.3) / 0.4, 0, 1)[..., None]
     smooth = share * fill_smoothly(foreground, hair if hair.sum() >= 50 else solid & upper)

@@ -22,6 +22,8 @@ BACK_GAIN, BACK_EXTRA = 1.3, 0.006
 """Thickness of the hair at the back of the head: gain times that of the outline, plus metres."""
 FRONT_GAIN = 0.6
 """Thickness of the hair that faces the camera, over that of the outline."""
+LEAST = 0.5
+"""Least thickness of hair anywhere on the upper outline, over the typical one."""
 LARGEST = 1.4
 """Largest thickness of hair over the skull's median radius: beyond it is hair that hangs, or a hat's brim."""
 SMOOTHING = 8
@@ -101,6 +103,8 @@ def _spread_gap(
     own = gap[angle.astype(int) % BINS]
     upper = np.sin(np.arange(BINS) * 2 * np.pi / BINS) < -0.1
     typical = max(float(np.median(gap[upper])), 0.0) if first else 0.0
+    # hair does not end on one side: there the matte has missed it
+    own = np.where(direction[:, 1] < 0, np.maximum(own, LEAST * typical), own) if first else own
     elsewhere = np.where(direction[:, 2] > 0, BACK_GAIN * typical + BACK_EXTRA * first, FRONT_GAIN * typical)
     t = np.clip((np.hypot(direction[:, 0], direction[:, 1]) - 0.6) / 0.3, 0, 1)
     share = t * t * (3 - 2 * t)
