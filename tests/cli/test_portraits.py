@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -161,6 +162,17 @@ def test_missing_weights_say_what_to_do(photo: Path, tmp_path: Path) -> None:
     sentence = fourd("lift", photo, "--method", "portrait4d-v2", "-o", tmp_path / "a.h5").sentence()
     assert "fourd assets import" in sentence and "portrait4d-v2-vfhq512" in sentence
     assert not files(tmp_path)
+
+
+def test_settings_that_ask_for_too_much_allocate_nothing(tmp_path: Path, photo: Path) -> None:
+    """A small file that calls itself a network of terabytes."""
+    import torch
+    from safetensors.torch import save_file
+
+    settings = json.dumps({"width": 65536, "motion_tokens": 65536})
+    save_file({"w_avg": torch.zeros(512)}, str(tmp_path / "w.safetensors"), metadata={"fourd_reconstructor": settings})
+    outcome = fourd("lift", photo, "--method", "lp3d", "--weights", tmp_path / "w.safetensors", "-o", tmp_path / "a.h5")
+    assert "does not fit" in outcome.sentence()
 
 
 def test_weights_of_another_network_are_refused(

@@ -16,6 +16,7 @@ from fourdface.errors import FourdError, UsageError
 from fourdface.methods.portrait4d.config import SIZES, ReconstructorConfig
 from fourdface.methods.portrait4d.motion_encoder import MotionEncoder
 from fourdface.methods.portrait4d.network import Reconstructor
+from fourdface.priors.genhead.deformation import HeadDeformer
 from fourdface.priors.genhead.head import HeadGeometry
 
 __all__ = ["METHODS", "MOTION_ASSET", "LoadedWeights", "Variant", "load_motion_encoder", "load_reconstructor",
@@ -60,13 +61,13 @@ def load_reconstructor(weights: str | Path) -> tuple[Reconstructor, LoadedWeight
     """
     config = _settings(weights)
     state = load_weights(weights, None)
-    geometry = _geometry(state)
-    network = Reconstructor(config, geometry)
-    own = {key for key in network.state_dict() if not key.startswith(_DEFORMER)}
-    values = {key: value for key, value in state.items() if not key.startswith(_DEFORMER)}
-    values.setdefault("dataset_label_std", network.dataset_label_std)
-    _require(values, {key: network.state_dict()[key] for key in own}, str(weights))
-    network.load_state_dict(values, strict=False)
+    with torch.device("meta"):  # sizes are compared before anything of them is allocated
+        network = Reconstructor(config)
+    values = {key: value.float() for key, value in state.items() if not key.startswith(_DEFORMER)}
+    values.setdefault("dataset_label_std", torch.zeros([]))
+    _require(values, network.state_dict(), str(weights))
+    network.load_state_dict(values, assign=True)
+    network.deformer = HeadDeformer(_geometry(state), config.box_size)
     return network.eval().requires_grad_(False), _origin(weights)
 
 
