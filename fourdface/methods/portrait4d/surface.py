@@ -15,23 +15,26 @@ __all__ = ["DENSITY_LEVEL", "extract_surface"]
 
 DENSITY_LEVEL = 25.0
 """Raw density that counts as the surface (Portrait4D's own)."""
+RESOLUTION = 128
+"""Samples of the density along each side of the cube, unless said otherwise."""
 _PIECE = 1 << 18
 
 
 @torch.inference_mode()
 def extract_surface(
-    network: Reconstructor, planes: Tensor, resolution: int = 128, level: float = DENSITY_LEVEL
+    network: Reconstructor, planes: Tensor, resolution: int | None = None, level: float = DENSITY_LEVEL
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vertices [N, 3] in metres (neck straight, origin at its joint), faces [M, 3] and colours [N, 3] in 0..1.
 
     Args:
-        planes: [1, 3, C, R, R]. resolution: samples along each side of the cube. level: raw density of the surface.
+        planes: [1, 3, C, R, R]. resolution: None is `RESOLUTION`. level: raw density of the surface.
 
     Raises:
         FourdError: the density nowhere crosses the level.
     """
     from skimage.measure import marching_cubes
 
+    resolution = resolution or RESOLUTION
     box = network.config.box_size
     field = TriplaneField(planes, network.decoder, axes="portrait4d", box_size=box)
     line = torch.linspace(-box / 2, box / 2, resolution, device=planes.device)

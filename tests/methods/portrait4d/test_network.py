@@ -152,6 +152,7 @@ def test_without_a_head_the_neck_cannot_turn(tiny: Reconstructor) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @torch.no_grad()
 def test_the_published_network_with_weights_by_rule() -> None:
     """The whole network at full size, as the parity data call it, and the module fixtures through it.
