@@ -70,13 +70,13 @@ static void fine_distances(const Job& job, Ray* r) {
   }
 }
 
-// Merge coarse and fine samples: `order` and the distances in order.
-static void merge(const Job& job, Ray* r) {
-  const int n = job.args->coarse, all = n + job.args->fine;
+// Merge the first `coarse` coarse samples and `fine` fine ones: `order` and the distances in order.
+static void merge(const Job& job, Ray* r, int coarse, int fine) {
+  const int n = job.args->coarse, all = n + fine;
   int c = 0, f = n;
-  for (int i = 0; i < all; i++) {
-    const bool fine = c >= n || (f < all && r->distance[f] < r->distance[c]);
-    r->order[i] = fine ? f++ : c++;
+  for (int i = 0; i < coarse + fine; i++) {
+    const bool take_fine = c >= coarse || (f < all && r->distance[f] < r->distance[c]);
+    r->order[i] = take_fine ? f++ : c++;
     r->sorted_distance[i] = r->distance[r->order[i]];
   }
 }
@@ -129,7 +129,7 @@ static int march(const Job& job, Ray* r, float* decay) {
     place(job, r, n, all);
     evaluate(job.field, r->places, n, all, r->hidden, r->density);
   }
-  merge(job, r);
+  merge(job, r, n, job.args->fine);
   for (int i = 0; i < all; i++) r->sorted_density[i] = r->density[r->order[i]];
   opacities(r->sorted_distance, r->sorted_density, all - 1, r->alpha, decay);
   r->transmittance_end = weigh(r->alpha, all - 1, 1.0f, r->weight);
@@ -153,7 +153,7 @@ static bool mark_empty(const Job& job, Ray* r, const int32_t* order, int n) {
   return any;
 }
 
-constexpr int kStep = W < 8 ? 8 : W;  // samples looked at before the transmittance is
+constexpr int kStep = 8;  // samples looked at before the transmittance is
 constexpr float kEmpty = -1e4f;
 
 // March through n samples in `order` (null: as they lie), evaluating those that are neither known nor empty, until nothing is left to
@@ -202,13 +202,17 @@ static void render_skipping(const Job& job, Ray* r) {
     std::memset(r->known, 0, all);
     intervals = march_skipping(job, r, nullptr, n, r->distance);
     for (int i = intervals; i < n - 1; i++) r->weight[i] = 0.0f;
+    // What lies two samples and more behind the end of the ray stays unseen.
+    const int seen = intervals + 3 < n ? intervals + 3 : n;
+    int fine = 0;
     if (a.fine) {
       fine_distances(job, r);
-      place(job, r, n, all);
+      while (fine < a.fine && (seen == n || r->distance[n + fine] < r->distance[seen - 1])) fine++;
+      place(job, r, n, n + fine);
     }
-    merge(job, r);
-    mark_empty(job, r, r->order, all);
-    intervals = march_skipping(job, r, r->order, all, r->sorted_distance);
+    merge(job, r, seen, fine);
+    mark_empty(job, r, r->order, seen + fine);
+    intervals = march_skipping(job, r, r->order, seen + fine, r->sorted_distance);
   }
   const float cutoff = kColourCutoff;
   float lent = 0.0f;
