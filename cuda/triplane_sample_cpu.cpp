@@ -44,16 +44,17 @@ FOURD_END_TARGET
 #endif
 
 struct Kernels {
-  decltype(&plain::add_texel) add_texel;
+  decltype(&plain::sum_texels) sum_texels;
+  decltype(&plain::add_scaled) add_scaled;
   decltype(&plain::dot_texel) dot_texel;
 };
 
 Kernels kernels() {
 #if FOURD_X86
-  if (instruction_set() == kAvx512) return {avx512::add_texel, avx512::dot_texel};
-  if (instruction_set() == kAvx2) return {avx2::add_texel, avx2::dot_texel};
+  if (instruction_set() == kAvx512) return {avx512::sum_texels, avx512::add_scaled, avx512::dot_texel};
+  if (instruction_set() == kAvx2) return {avx2::sum_texels, avx2::add_scaled, avx2::dot_texel};
 #endif
-  return {plain::add_texel, plain::dot_texel};
+  return {plain::sum_texels, plain::add_scaled, plain::dot_texel};
 }
 
 bool is_finite(const float* p) { return std::isfinite(p[0]) && std::isfinite(p[1]) && std::isfinite(p[2]); }
@@ -64,7 +65,7 @@ struct Corner {
   float weight, along[3];
 };
 
-int corners(const FourdTriplaneSampleArgs& a, int plane, const float* point, Corner* out) {
+int corners(const FourdTriplaneSampleArgs& a, int plane, const float* point, Corner* out, int band = -1) {
   const int size[3] = {a.width, a.height, a.depth};
   const int dims = a.layered ? 3 : 2;
   int64_t first[3] = {0, 0, 0};
@@ -77,6 +78,8 @@ int corners(const FourdTriplaneSampleArgs& a, int plane, const float* point, Cor
     first[d] = int64_t(low);
     part[d] = at - low;
   }
+  // Neither of the two rows belongs to the band that is asked for:
+  if (band >= 0 && ((first[1] + kBands) % kBands != band) && ((first[1] + 1) % kBands != band)) return 0;
   int count = 0;
   for (int bits = 0; bits < 1 << dims; bits++) {
     Corner c{first[0], first[1], first[2], a.plane_scale, {0.0f, 0.0f, 0.0f}};
@@ -106,15 +109,19 @@ const float* texel(const FourdTriplaneSampleArgs& a, int64_t item, int plane, co
 void sample_point(const FourdTriplaneSampleArgs& a, const Kernels& k, int64_t index) {
   const float* const point = a.points + 3 * index;
   float* const out = a.features + index * a.channels;
-  const float start = is_finite(point) ? 0.0f : std::nanf("");
-  for (int c = 0; c < a.channels; c++) out[c] = start;
-  if (start != 0.0f) return;
+  const bool finite = is_finite(point);
+  const float* texels[24];
+  float weights[24];
+  int count = 0;
   Corner found[8];
-  for (int plane = 0; plane < 3; plane++) {
-    const int count = corners(a, plane, point, found);
-    for (int i = 0; i < count; i++)
-      k.add_texel(out, texel(a, index / a.count, plane, found[i]), a.strides[2], a.channels, found[i].weight);
+  for (int plane = 0; finite && plane < 3; plane++) {
+    const int here = corners(a, plane, point, found);
+    for (int i = 0; i < here; i++, count++) {
+      texels[count] = texel(a, index / a.count, plane, found[i]);
+      weights[count] = found[i].weight;
+    }
   }
+  k.sum_texels(out, texels, weights, count, a.strides[2], a.channels, finite ? 0.0f : std::nanf(""));
 }
 
 void point_backward(const FourdTriplaneSampleArgs& a, const Kernels& k, int64_t index) {
@@ -146,12 +153,12 @@ void planes_backward(const FourdTriplaneSampleArgs& a, const Kernels& k) {
     for (int64_t n = 0; n < a.count; n++) {
       const int64_t index = item * a.count + n;
       if (!is_finite(a.points + 3 * index)) continue;
-      const int count = corners(a, plane, a.points + 3 * index, found);
+      const int count = corners(a, plane, a.points + 3 * index, found, band);
       for (int i = 0; i < count; i++) {
         const Corner& c = found[i];
         if (c.row % kBands != band) continue;
         float* const to = out + (c.layer * a.height + c.row) * row_size + c.column * a.channels;
-        k.add_texel(to, a.grad_features + index * a.channels, 1, a.channels, c.weight);
+        k.add_scaled(to, a.grad_features + index * a.channels, a.channels, c.weight);
       }
     }
   });

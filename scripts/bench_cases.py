@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fourdface.blocks.head_model import HeadModel
+from fourdface.blocks.rays import camera_rays, constant_limits
 from fourdface.ops.antialias import antialias, face_neighbours
 from fourdface.ops.bind_gaussians import bind_gaussians
 from fourdface.ops.correspondence_warp import View, correspondence_warp
@@ -23,7 +24,14 @@ from fourdface.ops.rasterize_mesh import interpolate, rasterize_mesh
 from fourdface.ops.sparse_conv3d import neighbour_map, sparse_conv3d
 from fourdface.ops.splat import covariance_from_quaternion_scale, splat, splat_to_u8
 from fourdface.ops.surface_field import surface_field
-from fourdface.ops.triplane_render import DecoderWeights, Rays, RaySampling, triplane_render
+from fourdface.ops.triplane_render import (
+    DecoderWeights,
+    Rays,
+    RaySampling,
+    Skipping,
+    triplane_prepare,
+    triplane_render,
+)
 from fourdface.ops.triplane_sample import triplane_sample
 
 FOCAL = 1000.0  # pixels, for a picture of 512
@@ -212,47 +220,82 @@ def surface_field_cases(at: Setting) -> list[Case]:
     return cases
 
 
-def _field(at: Setting) -> tuple[Tensor, DecoderWeights]:
-    """Smooth random planes [1, 3, 32, 256, 256] and a decoder 32-64-33."""
+def radiance_head(at: Setting) -> tuple[Tensor, DecoderWeights]:
+    """Planes [1, 3, 32, 256, 256] (axes next3d, unit box) and a decoder 32-64-33: a rough, opaque egg in empty space.
+
+    The first channel sums to an ellipsoid, the others are noise that the decoder makes colours of.
+    """
     draw = torch.Generator().manual_seed(0)
-    coarse = torch.randn(3, 32, 16, 16, generator=draw)
-    planes = torch.nn.functional.interpolate(coarse, size=(256, 256), mode="bicubic")[None]
-    weights = (
-        torch.randn(64, 32, generator=draw) / 32**0.5,
-        torch.zeros(64),
-        torch.randn(33, 64, generator=draw) / 8,
-        torch.zeros(33),
+    planes = torch.nn.functional.interpolate(
+        torch.randn(3, 32, 48, 48, generator=draw), size=(256, 256), mode="bicubic"
     )
-    return at.put(planes)[0], DecoderWeights(*at.put(*weights))
+    rough = torch.nn.functional.interpolate(torch.randn(3, 1, 32, 32, generator=draw), size=(256, 256), mode="bicubic")
+    line = (torch.arange(256) + 0.5) / 256 - 0.5
+    planes[:, 0] = 0.18 * rough[:, 0]
+    planes[0, 0] += 3 * (2.5 - (line / 0.20)[None] ** 2 - (line / 0.27)[:, None] ** 2)
+    planes[1, 0] += 3 * (1.5 - (line / 0.25)[:, None] ** 2)
+    first, bias = torch.randn(64, 32, generator=draw) / 8, torch.zeros(64)
+    second, second_bias = torch.randn(33, 64, generator=draw) / 3, torch.zeros(33)
+    first[:, 0], first[0], first[0, 0], bias[0] = 0, 0, 20, -60
+    second[0], second[1:, 0], second[0, 0], second_bias[0] = 0, 0, 30, -10
+    return at.put(planes[None])[0], DecoderWeights(*at.put(first, bias, second, second_bias))
+
+
+def radiance_rays(at: Setting, side: int) -> Rays:
+    """Rays of EG3D's camera, 0.3 rad to the side: focal length 4.26 pictures, distance 2.7."""
+    world_to_camera = torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 2.7], [0, 0, 0, 1]])
+    turn = torch.eye(4)
+    turn[0, 0] = turn[2, 2] = math.cos(0.3)
+    turn[0, 2], turn[2, 0] = math.sin(0.3), -math.sin(0.3)
+    focal = 4.2647 * side
+    intrinsics = torch.tensor([[focal, 0, side / 2], [0, focal, side / 2], [0, 0, 1]])
+    origins, directions = camera_rays((world_to_camera @ turn)[None], intrinsics[None], side, side)
+    return Rays(*at.put(origins.contiguous(), directions, *constant_limits(origins, 2.25, 3.3)))
 
 
 def triplane_sample_cases(at: Setting) -> list[Case]:
     """Features of all samples of a render of 64 x 64 rays."""
-    planes, _ = _field(at)
-    (points,) = at.put(torch.rand(1, 64 * 64 * 96, 3, generator=torch.Generator().manual_seed(1)) - 0.5)
+    planes, _ = radiance_head(at)
+    rays, along = radiance_rays(at, 64), at.put(torch.linspace(2.25, 3.3, 96)[:, None])[0]
+    points = (rays.origins[:, :, None] + along * rays.directions[:, :, None]).flatten(1, 2)
+
+    def train(backend: str) -> object:
+        leaves = planes.clone().requires_grad_(), points.clone().requires_grad_()
+        return torch.autograd.grad(triplane_sample(*leaves, backend=backend).square().sum(), leaves)
+
     call = partial(triplane_sample, planes, points)
     name = f"triplane_sample, {points.shape[1]:,} points, 3 x 32 x 256 x 256"
-    return [Case(name, partial(call, backend="native"), partial(call, backend="reference"))]
+    return [
+        Case(name, partial(call, backend="native"), partial(call, backend="reference")),
+        Case(name + ", forward + backward", partial(train, "native"), partial(train, "reference")),
+    ]
 
 
 def triplane_render_cases(at: Setting) -> list[Case]:
-    """EG3D's render, exact: 128 x 128 rays (on a GPU also 512 x 512), 48 + 48 samples."""
-    planes, decoder = _field(at)
-    cases = []
-    for side, goal in ((128, {"cuda": 0.5}), (512, {"cuda": 5.0})):
-        if side == 512 and at.device.type == "cpu":
-            continue
-        line = (torch.arange(side) + 0.5) / side - 0.5
-        y, x = torch.meshgrid(line, line, indexing="ij")
-        aim = torch.stack([x, y, torch.full_like(x, 2.7)], dim=-1).reshape(1, -1, 3) / 2.7
-        directions = torch.nn.functional.normalize(aim, dim=-1)
-        origins = torch.tensor([0.0, 0.0, -2.7]).expand_as(directions)
-        near = torch.full(directions.shape[:2], 2.25)
-        rays = Rays(*at.put(origins.contiguous(), directions, near, near + 1.05))
-        call = partial(triplane_render, planes, decoder, rays, RaySampling(48, 48), box_size=1.0)
-        slow = partial(call, backend="reference") if side == 128 else None
-        name = f"triplane_render, {side} x {side} rays, 48 + 48 samples, 3 x 32 x 256 x 256"
-        cases.append(Case(name, partial(call, backend="native"), slow, goal))
+    """A head of 3 x 32 x 256 x 256 texels with 48 + 48 samples: exactly, with gradients, and skipping."""
+    planes, decoder = radiance_head(at)
+    rays, skip = radiance_rays(at, 128), Skipping()
+    call = partial(triplane_render, planes, decoder, rays, RaySampling(48, 48), axes="next3d")
+    exact, fast = call(backend="native").features, call(skip=skip, backend="native").features
+    decibels = -10 * math.log10(float((exact - fast).square().mean()))
+
+    def train(backend: str) -> object:
+        leaves = [t.clone().requires_grad_() for t in (planes, *decoder)]
+        out = triplane_render(leaves[0], DecoderWeights(*leaves[1:]), rays, axes="next3d", backend=backend)
+        return torch.autograd.grad(out.features.square().mean(), leaves)
+
+    name = "triplane_render, 128 x 128 rays"
+    slow, skipped = partial(call, backend="reference"), f"{name}, skipping ({decibels:.1f} dB to exact)"
+    ready = triplane_prepare(planes, decoder, axes="next3d", skip=skip)
+    cases = [
+        Case(name + ", exact", partial(call, backend="native"), slow, {"cuda": 0.5}),
+        Case(name + ", forward + backward", partial(train, "native"), partial(train, "reference")),
+        Case(skipped + ", planes prepared once", partial(ready.render, rays), slow, {"cpu": 1000 / 30}),
+        Case(skipped + ", new planes", partial(call, skip=skip, backend="native"), slow),
+    ]
+    if at.device.type == "cuda":
+        large = partial(triplane_render, planes, decoder, radiance_rays(at, 512), axes="next3d", backend="native")
+        cases.append(Case("triplane_render, 512 x 512 rays, exact", large, None, {"cuda": 5.0}))
     return cases
 
 
