@@ -59,65 +59,83 @@ Kernels kernels() {
 
 bool is_finite(const float* p) { return std::isfinite(p[0]) && std::isfinite(p[1]) && std::isfinite(p[2]); }
 
-// The up to eight texels around a point in one plane: position, weight, and the weight's derivative along columns, rows, layers.
+// The up to eight texels around a point in one plane: row, offset in floats by the given strides (columns, rows, layers), weight, and
+// the weight's derivative along columns, rows and layers (where Slopes).
 struct Corner {
-  int64_t column, row, layer;
+  int64_t offset;
+  int row;
   float weight, along[3];
 };
 
-int corners(const FourdTriplaneSampleArgs& a, int plane, const float* point, Corner* out, int band = -1) {
+constexpr int kEvery = -1;  // rows of every band
+
+// band: leave the cell out if neither of its rows is one of the band's (row % kBands).
+template <int D, bool Slopes>
+int corners_of(const FourdTriplaneSampleArgs& a, int plane, const float* point, const int64_t* strides, int band, Corner* out) {
   const int size[3] = {a.width, a.height, a.depth};
-  const int dims = a.layered ? 3 : 2;
-  int64_t first[3] = {0, 0, 0};
-  float part[3] = {0.0f, 0.0f, 0.0f}, slope[3] = {0.0f, 0.0f, 0.0f};
-  for (int d = 0; d < dims; d++) {
-    slope[d] = float(size[d]) / a.box_size;
-    const float at = point[a.axes[3 * plane + d]] * slope[d] + 0.5f * float(size[d] - 1);
+  int first[D];
+  float part[D];
+  for (int d = 0; d < D; d++) {
+    const float at = point[a.axes[3 * plane + d]] * (float(size[d]) / a.box_size) + 0.5f * float(size[d] - 1);
     if (!(at > -1.0f && at < float(size[d]))) return 0;
-    const float low = std::floor(at);
-    first[d] = int64_t(low);
-    part[d] = at - low;
+    first[d] = int(at + 1.0f) - 1;
+    part[d] = at - float(first[d]);
   }
-  // Neither of the two rows belongs to the band that is asked for:
-  if (band >= 0 && ((first[1] + kBands) % kBands != band) && ((first[1] + 1) % kBands != band)) return 0;
+  if (band != kEvery && (first[1] + kBands) % kBands != band && (first[1] + 1) % kBands != band) return 0;
   int count = 0;
-  for (int bits = 0; bits < 1 << dims; bits++) {
-    Corner c{first[0], first[1], first[2], a.plane_scale, {0.0f, 0.0f, 0.0f}};
-    int64_t* const at[3] = {&c.column, &c.row, &c.layer};
+#pragma GCC unroll 8
+  for (int bits = 0; bits < 1 << D; bits++) {
+    Corner c{0, first[1] + (bits >> 1 & 1), a.plane_scale, {0.0f, 0.0f, 0.0f}};
     float share[3] = {1.0f, 1.0f, 1.0f};
     bool inside = true;
-    for (int d = 0; d < dims; d++) {
+    for (int d = 0; d < D; d++) {
       const bool up = bits >> d & 1;
-      *at[d] += up;
-      inside = inside && *at[d] >= 0 && *at[d] < size[d];
+      const int at = first[d] + up;
+      inside &= at >= 0 && at < size[d];
       share[d] = up ? part[d] : 1.0f - part[d];
-      c.along[d] = (up ? slope[d] : -slope[d]) * a.plane_scale;
+      c.offset += at * strides[d];
     }
     if (!inside) continue;
     c.weight *= share[0] * share[1] * share[2];
-    for (int d = 0; d < dims; d++) c.along[d] *= share[(d + 1) % 3] * share[(d + 2) % 3];
+    for (int d = 0; Slopes && d < D; d++) {
+      const float slope = float(size[d]) / a.box_size * a.plane_scale;
+      c.along[d] = (bits >> d & 1 ? slope : -slope) * share[(d + 1) % 3] * share[(d + 2) % 3];
+    }
     out[count++] = c;
   }
   return count;
 }
 
-const float* texel(const FourdTriplaneSampleArgs& a, int64_t item, int plane, const Corner& c) {
-  return a.planes + item * a.strides[0] + plane * a.strides[1] + c.layer * a.strides[3] + c.row * a.strides[4] +
-         c.column * a.strides[5];
+template <bool Slopes>
+int corners(const FourdTriplaneSampleArgs& a, int plane, const float* point, const int64_t* strides, int band, Corner* out) {
+  return a.layered ? corners_of<3, Slopes>(a, plane, point, strides, band, out)
+                   : corners_of<2, Slopes>(a, plane, point, strides, band, out);
+}
+
+// Strides of the texels in `planes`: along columns, rows, layers.
+struct Strides {
+  int64_t by[3];
+  explicit Strides(const FourdTriplaneSampleArgs& a) : by{a.strides[5], a.strides[4], a.strides[3]} {}
+};
+
+const float* plane_of(const FourdTriplaneSampleArgs& a, int64_t item, int plane) {
+  return a.planes + item * a.strides[0] + plane * a.strides[1];
 }
 
 void sample_point(const FourdTriplaneSampleArgs& a, const Kernels& k, int64_t index) {
   const float* const point = a.points + 3 * index;
   float* const out = a.features + index * a.channels;
   const bool finite = is_finite(point);
+  const Strides strides(a);
   const float* texels[24];
   float weights[24];
   int count = 0;
   Corner found[8];
   for (int plane = 0; finite && plane < 3; plane++) {
-    const int here = corners(a, plane, point, found);
+    const int here = corners<false>(a, plane, point, strides.by, kEvery, found);
+    const float* const base = plane_of(a, index / a.count, plane);
     for (int i = 0; i < here; i++, count++) {
-      texels[count] = texel(a, index / a.count, plane, found[i]);
+      texels[count] = base + found[i].offset;
       weights[count] = found[i].weight;
     }
   }
@@ -129,11 +147,12 @@ void point_backward(const FourdTriplaneSampleArgs& a, const Kernels& k, int64_t 
   float* const out = a.grad_points + 3 * index;
   out[0] = out[1] = out[2] = 0.0f;
   if (!is_finite(point)) return;
+  const Strides strides(a);
   Corner found[8];
   for (int plane = 0; plane < 3; plane++) {
-    const int count = corners(a, plane, point, found);
+    const int count = corners<true>(a, plane, point, strides.by, kEvery, found);
     for (int i = 0; i < count; i++) {
-      const float* const t = texel(a, index / a.count, plane, found[i]);
+      const float* const t = plane_of(a, index / a.count, plane) + found[i].offset;
       const float dot = k.dot_texel(a.grad_features + index * a.channels, t, a.strides[2], a.channels);
       for (int d = 0; d < (a.layered ? 3 : 2); d++) out[a.axes[3 * plane + d]] += dot * found[i].along[d];
     }
@@ -149,17 +168,15 @@ void planes_backward(const FourdTriplaneSampleArgs& a, const Kernels& k) {
     const int64_t row_size = int64_t(a.width) * a.channels;
     for (int64_t row = 0; row < int64_t(a.depth) * a.height; row++)
       if (row % a.height % kBands == band) std::memset(out + row * row_size, 0, row_size * sizeof(float));
+    const int64_t strides[3] = {a.channels, row_size, row_size * a.height};
     Corner found[8];
     for (int64_t n = 0; n < a.count; n++) {
       const int64_t index = item * a.count + n;
       if (!is_finite(a.points + 3 * index)) continue;
-      const int count = corners(a, plane, a.points + 3 * index, found, band);
-      for (int i = 0; i < count; i++) {
-        const Corner& c = found[i];
-        if (c.row % kBands != band) continue;
-        float* const to = out + (c.layer * a.height + c.row) * row_size + c.column * a.channels;
-        k.add_scaled(to, a.grad_features + index * a.channels, a.channels, c.weight);
-      }
+      const int count = corners<false>(a, plane, a.points + 3 * index, strides, band, found);
+      for (int i = 0; i < count; i++)
+        if (found[i].row % kBands == band)
+          k.add_scaled(out + found[i].offset, a.grad_features + index * a.channels, a.channels, found[i].weight);
     }
   });
 }
