@@ -7,7 +7,6 @@ static void march_backward(const Job& job, Ray* r, int n, const float* decay, Gr
   const float of_distance = a.grad_distance_sum[r->index], of_weight = a.grad_weight_sum[r->index];
   for (int i = 0; i <= n; i++) {
     const float before = i > 0 ? r->weight[i - 1] : 0.0f, after = i < n ? r->weight[i] : 0.0f;
-    r->which[i] = r->order[i];
     r->part[i] = 0.5f * (before + after);
     const float* const colour = g->colours + int64_t(i) * job.field.outputs;
     float along = 0.0f;
@@ -74,14 +73,37 @@ static void add_outer(const float* rows, int64_t row_stride, int row_count, cons
   }
 }
 
+// Keep, of `all` samples in order, those whose gradients show: the others' are below 1e-7 of the ray's largest. Their numbers go to
+// `which`, the gradients and colours move up. Returns how many are kept.
+static int keep_visible(const Job& job, Ray* r, Gradient* g, int all) {
+  const int wide = job.field.outputs;
+  float part = 0.0f, density = 0.0f;
+  for (int i = 0; i < all; i++) {
+    part = std::max(part, absolute_value(r->part[i]));
+    density = std::max(density, absolute_value(g->density[i]));
+  }
+  int kept = 0;
+  for (int i = 0; i < all; i++) {
+    if (absolute_value(r->part[i]) <= 1e-7f * part && absolute_value(g->density[i]) <= 1e-7f * density) continue;  // NaN stays
+    r->which[kept] = r->order[i];
+    r->part[kept] = r->part[i];
+    g->density[kept] = g->density[i];
+    if (kept != i) std::memcpy(g->colours + int64_t(kept) * wide, g->colours + int64_t(i) * wide, sizeof(float) * wide);
+    kept++;
+  }
+  return kept;
+}
+
 // One ray: adds to the task's sums for the decoder, appends its samples' gradients of the pre-activations to the task's list.
 static void ray_backward(const Job& job, Ray* r, Gradient* g, TaskGradient* task) {
   const FourdTriplaneRenderArgs& a = *job.args;
   const Field& f = job.field;
-  const int n = march(job, r, g->decay), all = n + 1;
+  const int n = march(job, r, g->decay);
+  int all = n + 1;
   for (int i = 0; i < all; i++) r->which[i] = r->order[i], r->part[i] = 0.0f;
   add_colours(f, r->hidden, r->which, r->part, all, r->sum, g->colours);
   march_backward(job, r, n, g->decay, g);
+  all = keep_visible(job, r, g, all);
 
   // Gradients before the sigmoids, per sample in order [all][K'] and per output [K'][M]; hidden activations in order.
   const float* const of_features = a.grad_features + r->index * a.outputs;
@@ -90,7 +112,7 @@ static void ray_backward(const Job& job, Ray* r, Gradient* g, TaskGradient* task
     float* const out = g->before_sigmoid + int64_t(i) * f.outputs;
     for (int k = 0; k < a.outputs; k++) out[k] = 1.002f * r->part[i] * of_features[k] * colour[k] * (1.0f - colour[k]);
     for (int k = a.outputs; k < f.outputs; k++) out[k] = 0.0f;
-    std::memcpy(g->hidden + int64_t(i) * f.hidden, r->hidden + int64_t(r->order[i]) * f.hidden, sizeof(float) * f.hidden);
+    std::memcpy(g->hidden + int64_t(i) * f.hidden, r->hidden + int64_t(r->which[i]) * f.hidden, sizeof(float) * f.hidden);
   }
   for (int k = 0; k < a.outputs; k++)
     for (int i = 0; i < all; i++) g->per_output[int64_t(k) * all + i] = g->before_sigmoid[int64_t(i) * f.outputs + k];
@@ -117,7 +139,7 @@ static void ray_backward(const Job& job, Ray* r, Gradient* g, TaskGradient* task
     for (; at < f.hidden; at += W) hidden_backward<1>(f, colour_rows, density, hidden_rows, out_rows, at);
   }
   for (int i = 0; i < all; i++) {
-    const int s = r->order[i], to = task->count + i;
+    const int s = r->which[i], to = task->count + i;
     for (int at = 0; at < f.hidden; at += W)
       store(task->hidden_bias + at, load(task->hidden_bias + at) + load(out + int64_t(i) * f.hidden + at));
     for (int p = 0; p < 3; p++) {

@@ -276,7 +276,7 @@ def test_prepared_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(torch.equal(a, b) for a, b in zip(triplane_render(planes, decoder, rays), want, strict=True))
 
 
-def test_custom_ops_are_well_registered(needs_native: None) -> None:
+def test_custom_ops_are_well_formed(needs_native: None) -> None:
     planes, decoder, rays = make_case(5)
     settings = make_settings(RaySampling(6, 4), "eg3d", 1.0, "mean", 1.0, (0, 0.0, 0.0))
     leaves = [t.clone().requires_grad_() for t in (planes, *decoder)]
