@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from fourdface.blocks.calibration import CalibratedViews
     from fourdface.stages.evaluate import Clip, FrameStream
 
-SCALES = tuple(round(0.8 + 0.05 * k, 2) for k in range(11))
-"""Sizes of the avatar's world that are tried: one photo does not tell how large the person is."""
+SCALES = (0.8, 1.3)
+"""Range of sizes of the avatar's world that are tried: one photo does not tell how large the person is."""
+COARSE, FINE = 0.05, 0.01
+"""Steps over the range, then around the best one: 1 % of size moves the silhouettes' overlap by up to 0.04."""
 
 
 def run_views(subjects: tuple[str, ...], inputs: str, options: Options) -> None:
@@ -96,12 +98,19 @@ def _rendered(
         write_artifact(lift_file(LiftRequest(photo, method, focal=float(views.intrinsics[0, 0]))), Output(place))
     avatar = Avatar.read(place)
     masks = [truth[..., 3] > 127 for truth in truths]
-    best: tuple[float, list[np.ndarray]] = (-1.0, [])
-    for scale in SCALES:
-        pictures = _render(avatar, place, views, source, scale)
-        score = np.mean([silhouette_iou(p[..., 3] > 127, mask) for p, mask in zip(pictures, masks, strict=True)])
-        best = max(best, (float(score), pictures), key=lambda entry: entry[0])
-    return best[1]
+    scores: dict[float, float] = {}
+
+    def best_of(scales: np.ndarray) -> float:
+        for scale in scales.round(2).tolist():
+            if scale not in scores:
+                pictures = _render(avatar, place, views, source, scale)
+                pairs = zip(pictures, masks, strict=True)
+                scores[scale] = float(np.mean([silhouette_iou(p[..., 3] > 127, mask) for p, mask in pairs]))
+        return max(scores, key=lambda scale: scores[scale])
+
+    middle = best_of(np.arange(SCALES[0], SCALES[1] + COARSE / 2, COARSE))
+    finest = best_of(np.arange(middle - COARSE + FINE, middle + COARSE - FINE / 2, FINE))
+    return _render(avatar, place, views, source, finest)
 
 
 def _render(avatar: Avatar, place: Path, views: CalibratedViews, source: int, scale: float) -> list[np.ndarray]:
