@@ -174,6 +174,10 @@ class Session:
             changes["metrics"] = tuple(options["metrics"].split(","))
         self.protocol = dataclasses.replace(self.protocol, **changes)
         self.judges: JudgeSet = _judges(options["judges"], options.get("models"))
+        if "motion" in self.protocol.metrics:
+            from fourdface.stages.protocols import add_motion
+
+            add_motion(self.judges)
         self.work = Path()
         self._stack = contextlib.ExitStack()
 
@@ -305,6 +309,7 @@ class _Target:
     def write(self, report: Report) -> None:
         """Write, whole or not at all."""
         from fourdface.stages.report_pages import to_csv, to_html, to_json, to_markdown
+        from fourdface.stages.report_summary import summarise
 
         if self.output is not None:
             write_artifact(report, self.output)
@@ -312,8 +317,9 @@ class _Target:
             with output_folder(self.folder, overwrite=self.overwrite) as folder:
                 report.write(folder / "report.h5")
                 forms = {"json": to_json, "csv": to_csv, "html": to_html, "md": to_markdown}
+                data = summarise(report)
                 for suffix, form in forms.items():
-                    (folder / f"report.{suffix}").write_text(form(report), encoding="utf-8")
+                    (folder / f"report.{suffix}").write_text(form(report, data), encoding="utf-8")
 
 
 def frame_stream(path: Path) -> FrameStream:

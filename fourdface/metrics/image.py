@@ -30,8 +30,13 @@ def ssim(a: Tensor, b: Tensor) -> float:
     Statistics are taken where the whole window lies inside the picture, with population variances; the mean goes over
     pixels and channels. Raises ValueError for pictures under 11 pixels.
     """
+    return float(ssim_map(a, b).mean())
+
+
+def ssim_map(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity [C,H-10,W-10] around each pixel of [C,H,W]; see `ssim`."""
     luminance, contrast = _ssim_maps(a.double(), b.double())
-    return float((luminance * contrast).mean())
+    return luminance * contrast
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> float:
@@ -87,9 +92,7 @@ def cropped(sample: Sample, crop: str) -> tuple[Tensor, Tensor] | None:
     if sample.reference is None:
         return None
     a, b = sample.prediction.image, sample.reference.image
-    if crop == "full":
-        return a, b
-    window = (face_window if crop == "face" else head_window)(sample.reference)
+    window = crop_window(sample.reference, crop)
     if window is None:
         return None
     a, b = a[:, window[0], window[1]], b[:, window[0], window[1]]
@@ -97,6 +100,13 @@ def cropped(sample: Sample, crop: str) -> tuple[Tensor, Tensor] | None:
         seen = torch.from_numpy(sample.reference.alpha[window] > 0.5)
         a, b = (torch.where(seen, image, 1.0) for image in (a, b))
     return a, b
+
+
+def crop_window(reference: Picture, crop: str) -> tuple[slice, slice] | None:
+    """Rows and columns of the crop `full`, `face` or `head` of a picture; None where there is none."""
+    if crop == "full":
+        return slice(0, reference.image_u8.shape[0]), slice(0, reference.image_u8.shape[1])
+    return (face_window if crop == "face" else head_window)(reference)
 
 
 CROP_WORDS = {
@@ -164,9 +174,18 @@ class Ssim(CroppedMetric):
             "Wang et al. 2004", crop=crop, missing="crops under 11 pixels are left out and counted in the coverage",
         )  # fmt: skip
 
-    def compare(self, a: Tensor, b: Tensor) -> float | None:
-        """See `ssim`."""
-        return ssim(a, b) if min(a.shape[-2:]) >= 11 else None
+    def measure(self, sample: Sample) -> float | None:
+        """See `PairMetric`; a crop's value is the mean of the whole picture's map over it."""
+        reference = sample.reference
+        window = None if reference is None else crop_window(reference, self.crop)
+        if reference is None or window is None:
+            return None
+        rows, columns = window
+        if min(rows.stop - rows.start, columns.stop - columns.start) < 11:
+            return None
+        a, b = sample.prediction.image, reference.image
+        similarity = sample.prediction.once(("ssim", id(reference)), lambda: ssim_map(a, b))
+        return float(similarity[:, rows.start : rows.stop - 10, columns.start : columns.stop - 10].mean())
 
 
 class MsSsim(CroppedMetric):

@@ -32,6 +32,8 @@ TITLES = {"alex": "LPIPS", "vgg": "LPIPS (VGG-16)", "squeeze": "LPIPS (SqueezeNe
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CLIP_SIZE = 224
+CLIP_CONFIG: dict[str, int] = {}
+"""Sizes that differ from the defaults of transformers, which are those of ViT-B/32."""
 
 
 def lpips_assets(network: str) -> tuple[str, ...]:
@@ -114,12 +116,12 @@ def clip_input(image_u8: np.ndarray) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _clip() -> Any:
-    """CLIP's picture tower; transformers' defaults are ViT-B/32."""
+    """CLIP's picture tower."""
     try:
         transformers = importlib.import_module("transformers")
     except ImportError as error:
         raise FourdError("CLIP needs the package transformers: pip install transformers") from error
-    network = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig())
+    network = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**CLIP_CONFIG))
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     network.load_state_dict(load_weights(asset_path("clip-vit-b32"), shapes))
     return network.eval()

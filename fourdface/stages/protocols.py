@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ..assets import find_asset
 from ..blocks.rotation import axis_angle_to_matrix
 from ..errors import FourdError
 from ..metrics import Picture
@@ -77,6 +78,29 @@ def embedded_judges() -> JudgeSet:
         readers={name: partial(part, name=name) for name in names},
         words={role: words for role in names.values()},
     )
+
+
+def add_motion(judges: JudgeSet) -> None:
+    """Let judges that see landmarks also read PD-FGC's motion embedding [548], where its weights were imported."""
+    from ..methods.portrait4d.alignment import motion_crop, motion_matrix
+    from ..methods.portrait4d.motion_encoder import MotionEncoder
+    from ..methods.portrait4d.weights import MOTION_ASSET, load_motion_encoder
+
+    if find_asset(MOTION_ASSET) is None or not judges.has("landmarks"):
+        return
+    loaded: list[MotionEncoder] = []
+
+    def read(picture: Picture) -> np.ndarray | None:
+        landmarks = picture.read("landmarks")
+        if landmarks is None:
+            return None
+        if not loaded:
+            loaded.append(load_motion_encoder()[0])
+        crop = motion_crop(2 * picture.image[None] - 1, motion_matrix(landmarks))
+        return np.asarray(loaded[0](crop).embedding[0].double().numpy())
+
+    judges.readers["motion"] = read
+    judges.words["motion"] = f"PD-FGC (asset {MOTION_ASSET})"
 
 
 def _part(face: Face, name: str) -> np.ndarray:

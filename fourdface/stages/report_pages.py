@@ -1,4 +1,7 @@
-"""A report for people and programs: json, csv and one self-contained html page."""
+"""A report for people and programs: json, csv and one self-contained html page.
+
+`data` is what `summarise` gives, where the caller has it already.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ figcaption{font-size:.85em;color:#656d76}svg{background:#fbfcfd;border:1px solid
 """
 
 
-def to_json(report: Report) -> str:
+def to_json(report: Report, data: dict[str, Any] | None = None) -> str:
     """The whole report as JSON: settings, totals, sequences, frames."""
-    return json.dumps(summarise(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(data or summarise(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def to_csv(report: Report) -> str:
+def to_csv(report: Report, data: dict[str, Any] | None = None) -> str:
     """One row a system and sequence and one for the total; columns are metrics."""
-    data = summarise(report)
+    data = data or summarise(report)
     names = [info["name"] for info in data["metrics"]]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -48,9 +51,9 @@ def to_csv(report: Report) -> str:
     return out.getvalue()
 
 
-def to_markdown(report: Report) -> str:
+def to_markdown(report: Report, data: dict[str, Any] | None = None) -> str:
     """The totals as a Markdown table: a row a metric, a column a system."""
-    data = summarise(report)
+    data = data or summarise(report)
     lines = ["| metric | " + " | ".join(data["systems"]) + " |", "|---" * (len(data["systems"]) + 1) + "|"]
     for info in data["metrics"]:
         cells = [_number(data["totals"][system][info["name"]]["value"]) for system in data["systems"]]
@@ -59,9 +62,9 @@ def to_markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_html(report: Report) -> str:
+def to_html(report: Report, data: dict[str, Any] | None = None) -> str:
     """One page without any outside file: totals, sequences, curves, worst frames, settings."""
-    data = summarise(report)
+    data = data or summarise(report)
     title = f"fourd eval: {data['protocol']['name']}"
     parts = [f"<h1>{html.escape(title)}</h1>", _lead(data), "<h2>Totals</h2>", _totals(data)]
     if data["by_angle"]:

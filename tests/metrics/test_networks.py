@@ -145,10 +145,9 @@ def test_clip_takes_the_middle_square(height, width):
 def test_clip_similarity_with_an_untrained_network(tmp_path, monkeypatch):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     torch.manual_seed(0)
-    small = transformers.CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                                          num_attention_heads=4, projection_dim=16)  # fmt: skip
-    network = transformers.CLIPVisionModelWithProjection(small)
-    monkeypatch.setattr(transformers, "CLIPVisionConfig", lambda: small)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    monkeypatch.setattr(networks, "CLIP_CONFIG", {**sizes, "projection_dim": 16})
+    network = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**networks.CLIP_CONFIG))
     monkeypatch.setenv("FOURD_ASSETS", str(tmp_path))
     put("clip-vit-b32", {**network.state_dict(), "text_model.final_layer_norm.bias": torch.zeros(3)})
     networks._clip.cache_clear()
