@@ -189,6 +189,9 @@ class Session:
         return self
 
     def __exit__(self, *details: object) -> None:
+        from fourdface.metrics.judges import release
+
+        release()
         self._stack.close()
 
     def require_systems(self) -> None:

@@ -14,7 +14,6 @@ them say so.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import importlib
 from collections.abc import Callable, Mapping
@@ -245,8 +244,13 @@ def _landmarker(file: Path) -> Any:
         base = tasks.BaseOptions(model_asset_path=str(file))
         options = vision.FaceLandmarkerOptions(base_options=base, output_face_blendshapes=True)
         _LANDMARKERS[file] = vision.FaceLandmarker.create_from_options(options)
-        atexit.register(_LANDMARKERS[file].close)  # its own finaliser fails once Python is going down
     return _LANDMARKERS[file]
+
+
+def release() -> None:
+    """Close what judges hold open; to be called before Python goes down, when MediaPipe's own finaliser fails."""
+    while _LANDMARKERS:
+        _LANDMARKERS.popitem()[1].close()
 
 
 _READ: dict[str, Callable[[Judge, Picture], Any]] = {
