@@ -16,12 +16,12 @@ from .back import back_layer
 from .contour import fit_contour
 from .edge import edge_layer
 from .hidden import hidden_layer
-from .hull import Hull, hull_depth, inflate_skull
+from .hull import Hull, inflate_skull
 from .pixels import pixel_layer
 from .plate import background_plate, foreground_colours, sharpen_matte
 from .rig import Rig
 from .scene import Bound, Layer, Scene, make_scene
-from .surface import Shell, View, build_shell
+from .surface import Shell, View, build_shell, hair_front
 from .torso import Torso, fit_torso
 
 __all__ = ["Bound", "Lifted", "lift_photo"]
@@ -66,7 +66,9 @@ def body_of(scene: Scene) -> tuple[Shell, Hull, Torso]:
     chin = scene.model.landmarks(torch.from_numpy(scene.vertices[None, :count]), "68")[0, 8]
     chin_row = float(scene.view.project(chin.numpy())[0][1])
     hull, torso = inflate_skull(scene), fit_torso(scene, chin_row)
-    return build_shell(hull_depth(scene, hull), torso.front(scene.view), chin_row), hull, torso
+    skull = scene.vertices[:count][scene.model.regions["scalp"].numpy()]
+    hair = hair_front(scene.matte, scene.view, skull)
+    return build_shell(hair, torso.front(scene.view), chin_row), hull, torso
 
 
 def _pixel_depth(view: View, pixels: Layer, index: np.ndarray, cell: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Depth behind every pixel of the person: the head mesh where it is seen, a smooth inflated proxy elsewhere.
 
-Hair, hats and shoulders have no model. Their front is that of the inflated skull (`hull`) and of the `torso`. Close to
-the skin it blends into the mesh, so that a turn opens no gap.
+Hair, hats and shoulders have no model. Their front is that of an ellipsoid over the outline and of the `torso`; the
+inflated skull (`hull`) closes the back. Close to the skin it blends into the mesh, so that a turn opens no gap.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-
-from .plate import fill_smoothly
 
 
 @dataclass(frozen=True)
@@ -68,22 +66,43 @@ def radial_extent(matte: np.ndarray, centre: np.ndarray, bins: int = 360) -> np.
     return radius[np.maximum(first, 1)]
 
 
-def build_shell(hull: np.ndarray, torso: np.ndarray, chin_row: float) -> Shell:
-    """Join the fronts of the inflated skull (NaN where it is not) and of the torso, depth_z [H,W], below the chin.
+def build_shell(hair: np.ndarray, torso: np.ndarray, chin_row: float) -> Shell:
+    """Join the fronts of hair (`hair_front`) and torso, depth_z [H,W], below the chin."""
+    rows = np.arange(hair.shape[0])[:, None] + 0.5
+    share = np.clip((chin_row + 0.04 * hair.shape[0] - rows) / (0.12 * hair.shape[0]), 0, 1) * np.ones(hair.shape)
+    return Shell((share * hair + (1 - share) * torso).astype(np.float32), share.astype(np.float32))
 
-    What stands out from the skull (curls, buns, brims, long hair) goes on smoothly from its outline.
+
+def hair_front(matte: np.ndarray, view: View, skull: np.ndarray) -> np.ndarray:
+    """Depth_z [H,W] of the hair: an ellipsoid over the person's outline about the skull's points [K,3].
+
+    Seen from aside, hair that curves back to the middle of the head looks like hair; on the tighter inflated skull
+    (which closes the back) the photo's strands would hang before it as a curtain.
     """
-    height = hull.shape[0]
-    known = ~np.isnan(hull)
-    if not known.any():
-        return Shell(torso.astype(np.float32), np.zeros(hull.shape, np.float32))
-    rim = known & (ndimage.minimum_filter(known, 5) == 0)
-    beyond = fill_smoothly(np.where(rim, hull, 0)[..., None], rim)[..., 0]
-    front = np.where(known, hull, beyond)
-    rows = np.arange(height)[:, None] + 0.5
-    share = np.clip((chin_row + 0.04 * height - rows) / (0.12 * height), 0, 1) * np.ones(hull.shape)
-    front = share * front + (1 - share) * torso
-    return Shell(front.astype(np.float32), share.astype(np.float32))
+    columns, rows = view.grid()
+    centre = 0.5 * (skull.min(0) + skull.max(0))
+    pixel, centre_depth = view.project(centre)
+    pixels, depth = view.project(skull)
+    offset = pixels - pixel
+    bins = 360
+    outline = np.zeros(bins)
+    polar = (np.arctan2(offset[:, 1], offset[:, 0]) / (2 * np.pi) * bins).astype(int) % bins
+    np.maximum.at(outline, polar, np.hypot(*offset.T))
+    outline = ndimage.maximum_filter1d(outline, 21, mode="wrap")
+    typical = np.median(outline)
+    extent = radial_extent(matte, pixel, bins)
+    extent = np.clip(extent, 0.7 * np.maximum(outline, 0.6 * typical), 2.4 * typical)
+    # downwards the ray runs into the neck; the skull's own size is all that is meant there
+    angles = np.arange(bins) * 2 * np.pi / bins
+    downward = np.clip((np.sin(angles) - 0.3) / 0.4, 0, 1)
+    extent = (1 - downward) * extent + downward * np.minimum(extent, 1.25 * typical)
+    extent = ndimage.gaussian_filter1d(extent, 3, mode="wrap")
+    thickness = np.clip(np.median((extent - outline)[np.sin(angles) < 0]), 0, None)
+    front_half = centre_depth - np.percentile(depth, 2) + 0.5 * thickness * centre_depth / view.intrinsics[0, 0]
+    dx, dy = columns - pixel[0], rows - pixel[1]
+    index = (np.arctan2(dy, dx) / (2 * np.pi) * bins).astype(int) % bins
+    rho = np.clip(np.hypot(dx, dy) / extent[index], 0, 1)
+    return np.asarray(centre_depth - front_half * np.sqrt(1 - rho**2), np.float32)
 
 
 def blend_to_mesh(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fourdface.methods.splat.lift import body_of
 from fourdface.methods.splat.scene import make_scene
-from fourdface.methods.splat.surface import Shell, blend_to_mesh, build_shell
+from fourdface.methods.splat.surface import Shell, blend_to_mesh, hair_front
 from support.scenes import make_photo, open_head, photo_view
 
 SIZE = 144
@@ -54,21 +54,22 @@ def test_head_above_torso_below(shell: Shell) -> None:
     assert (np.diff(shell.head_share[:, SIZE // 2]) <= 1e-6).all()
 
 
-def test_what_stands_out_from_the_skull_goes_on_smoothly() -> None:
-    """Beside a ball the front stays near the depth of the ball's outline, and no step is between the two."""
-    rows, columns = np.mgrid[:96, :96] + 0.5
-    across = np.hypot(rows - 48, columns - 48) / 24
-    hull = np.where(across < 1, 1.0 - 0.1 * np.sqrt(1 - np.minimum(across, 1) ** 2), np.nan)
-    shell = build_shell(hull, np.full((96, 96), 2.0), chin_row=200.0)
-    assert np.allclose(shell.front[across < 1], hull[across < 1])
-    assert np.abs(shell.front[across > 1] - 1.0).max() < 0.06
-    ring = (across > 1) & (across < 1.1)
-    assert np.abs(np.gradient(shell.front, axis=1))[ring].max() < 0.03
-
-
-def test_without_a_skull_there_is_the_torso() -> None:
-    torso = np.full((8, 8), 0.7)
-    assert (build_shell(np.full((8, 8), np.nan), torso, 4.0).front == np.float32(0.7)).all()
+def test_hair_curves_back_to_the_middle_of_the_head() -> None:
+    """Over a ball in a larger round outline: nearest before its middle, at the middle's own depth on the outline."""
+    view = photo_view(SIZE)
+    generator = np.random.default_rng(0)
+    ball = generator.standard_normal((4000, 3))
+    ball *= 0.09 / np.linalg.norm(ball, axis=1, keepdims=True)
+    columns, rows = view.grid()
+    middle, centre = view.project(np.zeros(3))
+    radius = 1.3 * 0.09 / centre * view.intrinsics[0, 0]
+    away = np.hypot(columns - middle[0], rows - middle[1])
+    front = hair_front((away < radius).astype(float), view, ball)
+    upper = rows < middle[1]
+    assert front[upper & (away < 2)].max() < centre - 0.09
+    assert np.abs(front[upper & (away > radius + 2)] - centre).max() < 1e-4
+    along = front[: int(middle[1]), int(middle[0])]
+    assert (np.diff(along) <= 1e-5).all(), "it comes nearer from the outline to the middle"
 
 
 def test_blending_into_the_mesh() -> None:
