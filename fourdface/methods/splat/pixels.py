@@ -16,6 +16,8 @@ MERGE_RANGE = 0.06
 """Largest difference of colour in a 2x2 cell that one Gaussian replaces."""
 MERGED = 4.4
 """Variance of such a Gaussian over a pixel's: a little more than 2x2, against a lattice when it is seen from nearer."""
+SEAM, SEAM_REACH = 5.0, 3
+"""Variance of the pixels on both sides of the seam between neck and torso over the others', and its width in pixels."""
 FALL = 4.0
 """Pixels of depth for each pixel from the face by which hair may lie behind its outline."""
 
@@ -35,7 +37,7 @@ def pixel_layer(scene: Scene, shell: Shell, foreground: np.ndarray) -> tuple[Lay
     stretch = np.where(lashes, 1.3, np.where(lids, 1.6, 4.0))
     columns, rows = view.grid()
     points = view.unproject(columns, rows, depth.astype(np.float64))
-    covariance = pixel_covariances(scene, points, depth, PIXEL_SIGMA)
+    covariance = pixel_covariances(scene, points, depth, PIXEL_SIGMA) * _overlap(labels, shell)[..., None]
     triangle = np.where(labels >= 0, labels, scene.rig.proxy_triangle(chain_level(scene, points, rows)))
     triangle = np.where(lashes, lash_triangle, triangle)
     labels = np.where(lashes, -1, labels)
@@ -54,6 +56,14 @@ def pixel_layer(scene: Scene, shell: Shell, foreground: np.ndarray) -> tuple[Lay
         stretch.reshape(-1)[index],
     )  # fmt: skip
     return layer, index, cell, labels
+
+
+def _overlap(labels: np.ndarray, shell: Shell) -> np.ndarray:
+    """Factor [H,W] on the variance: where the neck's mesh (`labels` >= 0) ends on the torso, which moves by itself,
+    Gaussians overlap so far that no crack opens between the two."""
+    bound = labels >= 0
+    seam = ndimage.binary_dilation(bound, iterations=SEAM_REACH) & ~ndimage.binary_erosion(bound, iterations=SEAM_REACH)
+    return np.where(seam & (shell.head_share < 1), SEAM, 1.0)
 
 
 def _pool(field: np.ndarray) -> np.ndarray:

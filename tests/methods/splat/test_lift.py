@@ -9,6 +9,8 @@ from scipy import ndimage
 
 from fourdface.methods.splat.avatar import Camera, SplatAvatar
 from fourdface.methods.splat.lift import Lifted
+from fourdface.methods.splat.pixels import SEAM, SEAM_REACH, _overlap
+from fourdface.methods.splat.surface import Shell
 from support.lifted import lifted_photo
 from support.scenes import (
     IRIS_COLOUR,
@@ -100,6 +102,15 @@ def _in_big_cells(lifted: Lifted) -> np.ndarray:
     for shift in (0, 1, SIZE, SIZE + 1):
         out[corner + shift] = True
     return out.reshape(SIZE, SIZE)
+
+
+def test_pixels_overlap_on_the_seam_of_neck_and_torso_only() -> None:
+    labels = np.full((40, 30), -1)
+    labels[:20] = 7
+    flat = np.zeros((40, 30), np.float32)
+    below, above = (_overlap(labels, Shell(flat, flat + share)) for share in (0.0, 1.0))
+    assert (below[20 - SEAM_REACH : 20 + SEAM_REACH] == SEAM).all() and (above == 1).all()
+    assert (below[: 20 - SEAM_REACH] == 1).all() and (below[20 + SEAM_REACH :] == 1).all()
 
 
 # ------------------------------------------------------------------------------------------------------------- movement
