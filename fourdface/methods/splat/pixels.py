@@ -62,7 +62,8 @@ def _overlap(labels: np.ndarray, shell: Shell) -> np.ndarray:
     """Factor [H,W] on the variance: where the neck's mesh (`labels` >= 0) ends on the torso, which moves by itself,
     Gaussians overlap so far that no crack opens between the two."""
     bound = labels >= 0
-    seam = ndimage.binary_dilation(bound, iterations=SEAM_REACH) & ~ndimage.binary_erosion(bound, iterations=SEAM_REACH)
+    inside = ndimage.binary_erosion(bound, iterations=SEAM_REACH, border_value=1)
+    seam = ndimage.binary_dilation(bound, iterations=SEAM_REACH) & ~inside
     return np.where(seam & (shell.head_share < 1), SEAM, 1.0)
 
 
