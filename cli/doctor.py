@@ -22,7 +22,7 @@ PACKAGES = (
 )
 OPTIONAL_PACKAGES = (
     *("mediapipe", "insightface", "face-alignment", "gsplat"),
-    *("diffusers", "lpips", "torchmetrics", "viser"),
+    *("diffusers", "onnxruntime", "viser"),
 )
 
 
