@@ -37,7 +37,7 @@ def pixel_layer(scene: Scene, shell: Shell, foreground: np.ndarray) -> tuple[Lay
     stretch = np.where(lashes, 1.3, np.where(lids, 1.6, 4.0))
     columns, rows = view.grid()
     points = view.unproject(columns, rows, depth.astype(np.float64))
-    covariance = pixel_covariances(scene, points, depth, PIXEL_SIGMA) * _overlap(labels, shell)[..., None]
+    covariance = pixel_covariances(scene, points, depth, PIXEL_SIGMA) * _overlap(labels, shell, scene.matte)[..., None]
     triangle = np.where(labels >= 0, labels, scene.rig.proxy_triangle(chain_level(scene, points, rows)))
     triangle = np.where(lashes, lash_triangle, triangle)
     labels = np.where(lashes, -1, labels)
@@ -58,13 +58,14 @@ def pixel_layer(scene: Scene, shell: Shell, foreground: np.ndarray) -> tuple[Lay
     return layer, index, cell, labels
 
 
-def _overlap(labels: np.ndarray, shell: Shell) -> np.ndarray:
+def _overlap(labels: np.ndarray, shell: Shell, matte: np.ndarray) -> np.ndarray:
     """Factor [H,W] on the variance: where the neck's mesh (`labels` >= 0) ends on the torso, which moves by itself,
-    Gaussians overlap so far that no crack opens between the two."""
+    Gaussians overlap so far that no crack opens between the two. The outline stays as sharp as it is."""
     bound = labels >= 0
     inside = ndimage.binary_erosion(bound, iterations=SEAM_REACH, border_value=1)
     seam = ndimage.binary_dilation(bound, iterations=SEAM_REACH) & ~inside
-    return np.where(seam & (shell.head_share < 1), SEAM, 1.0)
+    deep = ndimage.minimum_filter(matte, 2 * SEAM_REACH + 1) > 0.9
+    return np.where(seam & deep & (shell.head_share < 1), SEAM, 1.0)
 
 
 def _pool(field: np.ndarray) -> np.ndarray:

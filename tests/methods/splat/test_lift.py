@@ -108,8 +108,9 @@ def test_pixels_overlap_on_the_seam_of_neck_and_torso_only() -> None:
     labels = np.full((40, 30), -1)
     labels[:20] = 7
     flat = np.zeros((40, 30), np.float32)
-    below, above = (_overlap(labels, Shell(flat, flat + share)) for share in (0.0, 1.0))
+    below, above = (_overlap(labels, Shell(flat, flat + share), flat + 1) for share in (0.0, 1.0))
     assert (below[20 - SEAM_REACH : 20 + SEAM_REACH] == SEAM).all() and (above == 1).all()
+    assert (_overlap(labels, Shell(flat, flat), flat) == 1).all(), "nobody there"
     assert (below[: 20 - SEAM_REACH] == 1).all() and (below[20 + SEAM_REACH :] == 1).all()
 
 
