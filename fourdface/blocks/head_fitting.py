@@ -90,7 +90,9 @@ def coefficient_sigmas(options: FitOptions) -> Tensor:
 class HeadFitter:
     """Fits one head model; holds the landmark bases, so make it once and use it for every frame.
 
-    `size` is (width, height) of the source in pixels; the principal point is the centre.
+    `size` is (width, height) of the source in pixels; the principal point is the centre. Inside everything is float64:
+    in float32 the normal equations answer differently from run to run (vector libraries sum in an order that depends on
+    where an array lies in memory), and the same clip must give the same head.
     """
 
     def __init__(self, model: HeadModel, size: tuple[int, int], options: FitOptions | None = None) -> None:
@@ -103,7 +105,7 @@ class HeadFitter:
 
         def at_landmarks(field: Tensor) -> Tensor:
             values = field[..., corners, :].reshape(*field.shape[:-2], *faces.shape, 3)
-            return (values * bary[..., None]).sum(-2)
+            return (values * bary[..., None]).sum(-2).double()
 
         self._mean = at_landmarks(model.template)
         self._shape_basis = at_landmarks(model.shape_basis).permute(1, 2, 0).contiguous()
@@ -114,8 +116,8 @@ class HeadFitter:
         mobility = self._expression_basis.square().sum(1).max(-1).values.sqrt()  # metres, of the strongest mode
         self._rigid_weights = 1 / (1 + (mobility / 0.002) ** 2)
         self._pairs = torch.tensor(topology.LIP_PAIRS + topology.LID_PAIRS)
-        self._weights = torch.from_numpy(topology.landmark_weights())
-        self._sigma = coefficient_sigmas(self.options)
+        self._weights = torch.from_numpy(topology.landmark_weights()).double()
+        self._sigma = coefficient_sigmas(self.options).double()
 
     # --- public -------------------------------------------------------------------------------------------------
 
@@ -129,23 +131,24 @@ class HeadFitter:
         (tracking). `start` continues from an earlier solution (its frames must be T, or 1).
         """
         count = landmarks.shape[0]
-        landmarks = landmarks.float()
+        landmarks, coefficients = landmarks.double(), coefficients.double()
         points = landmarks[:, : topology.FACE_COUNT]
         scale = _face_scale(points)
         held = None  # which of the S + 1 shared parameters stay as they are; None: all
         if shape is None or focal is None:
             held = torch.full((self._shape_basis.shape[-1] + 1,), shape is not None)
             held[-1] = focal is not None
-        state = self._initial(points, coefficients.float(), focal, shape, start)
+        state = self._initial(points, coefficients, focal, shape, start)
         steps = iterations or self.options.iterations
         for _ in range(steps):
-            state = self._step(state, points, coefficients.float(), scale, held)
+            state = self._step(state, points, coefficients, scale, held)
         for _ in range(self.options.pose_rounds):
             state = self._pose_step(state, points, scale)
         residual = self._residual(state, points, scale).square().sum(-1).mean(-1).sqrt() / 100
         track = HeadTrack(
-            state.shape, float(state.log_focal.exp()), state.expression, matrix_to_axis_angle(state.rotation),
-            state.translation, torch.zeros(count, 6), residual,
+            state.shape.float(), float(state.log_focal.exp()), state.expression.float(),
+            matrix_to_axis_angle(state.rotation).float(), state.translation.float(), torch.zeros(count, 6),
+            residual.float(),
         )  # fmt: skip
         return replace(track, eyes=self.gaze(track, landmarks))
 
@@ -154,6 +157,7 @@ class HeadFitter:
 
         The ray through the landmark meets the eyeball's sphere; the direction from the eyeball's centre is the gaze.
         """
+        landmarks = landmarks.float()
         rotation = axis_angle_to_matrix(track.rotation)
         joints, radii = self._eyes(track.shape)
         out = []
@@ -174,10 +178,10 @@ class HeadFitter:
     def project(self, track: HeadTrack) -> Tensor:
         """The fitted model's 468 face landmarks in pixels [T,468,2]."""
         state = _State(
-            track.shape, torch.tensor(math.log(track.focal)), track.expression, axis_angle_to_matrix(track.rotation),
-            track.translation,
+            track.shape.double(), torch.tensor(math.log(track.focal)).double(), track.expression.double(),
+            axis_angle_to_matrix(track.rotation.double()), track.translation.double(),
         )  # fmt: skip
-        return self._project(state)[0]
+        return self._project(state)[0].float()
 
     # --- internals ----------------------------------------------------------------------------------------------
 
@@ -202,9 +206,9 @@ class HeadFitter:
     ) -> _State:
         count = points.shape[0]
         if start is not None:
-            expand = lambda value: value.expand(count, -1).clone()  # noqa: E731
+            expand = lambda value: value.double().expand(count, -1).clone()  # noqa: E731
             return _State(
-                start.shape if shape is None else shape, torch.tensor(math.log(focal or start.focal)),
+                (start.shape if shape is None else shape).double(), points.new_tensor(math.log(focal or start.focal)),
                 expand(start.expression), axis_angle_to_matrix(expand(start.rotation)), expand(start.translation),
             )  # fmt: skip
         return self._pose_from_similarity(points, coefficients, focal, shape)
@@ -214,7 +218,7 @@ class HeadFitter:
     ) -> _State:
         """Weak-perspective start: best affine map of the mean landmarks, made a rotation."""
         width, height = self.size
-        shape = torch.zeros(self._shape_basis.shape[-1]) if shape is None else shape
+        shape = points.new_zeros(self._shape_basis.shape[-1]) if shape is None else shape.double()
         neutral = self._mean + self._shape_basis @ shape
         model_points = neutral + torch.einsum("kcd,td->tkc", self._expression_basis, coefficients)
         centre = model_points.mean(1, keepdim=True)
@@ -238,7 +242,7 @@ class HeadFitter:
         )
         translation = position - (rotation @ centre.transpose(-1, -2))[..., 0]
         expression = coefficients.clamp(*EXPRESSION_RANGE).clone()
-        return _State(shape, torch.tensor(math.log(focal)), expression, rotation, translation)
+        return _State(shape, points.new_tensor(math.log(focal)), expression, rotation, translation)
 
     def _camera_points(self, state: _State) -> tuple[Tensor, Tensor]:
         local = self._mean + self._shape_basis @ state.shape
@@ -254,7 +258,7 @@ class HeadFitter:
         pixels = torch.stack(
             [focal * world[..., 0] / depth + width / 2, -focal * world[..., 1] / depth + height / 2], -1
         )
-        jacobian = torch.zeros(*depth.shape, 2, 3)  # d pixels / d world
+        jacobian = depth.new_zeros(*depth.shape, 2, 3)  # d pixels / d world
         jacobian[..., 0, 0] = focal / depth
         jacobian[..., 1, 1] = -focal / depth
         jacobian[..., 0, 2] = focal * world[..., 0] / depth**2
@@ -296,9 +300,9 @@ class HeadFitter:
         weight = (self._rigid_weights * robust).sqrt()[..., None]
         jacobian = (jacobian * weight[..., None]).flatten(1, 2)
         residual = (residual * weight).flatten(1, 2)
-        hessian = jacobian.transpose(-1, -2) @ jacobian + 1e-4 * torch.eye(6)
+        hessian = jacobian.transpose(-1, -2) @ jacobian + 1e-4 * torch.eye(6).to(points)
         gradient = (jacobian.transpose(-1, -2) @ residual[..., None])[..., 0]
-        update = torch.zeros(len(points), 58)
+        update = points.new_zeros(len(points), 58)
         update[:, :6] = -torch.linalg.solve(hessian, gradient)
         return state.moved(update, None)
 
@@ -392,7 +396,7 @@ class _State:
 
 def _negative_cross(turned: Tensor) -> Tensor:
     """d(Rx)/d(delta) [...,3,3] for a rotation that acts on the left: delta x (Rx)."""
-    skew = torch.zeros(*turned.shape[:-1], 3, 3)
+    skew = turned.new_zeros(*turned.shape[:-1], 3, 3)
     skew[..., 0, 1], skew[..., 0, 2] = turned[..., 2], -turned[..., 1]
     skew[..., 1, 0], skew[..., 1, 2] = -turned[..., 2], turned[..., 0]
     skew[..., 2, 0], skew[..., 2, 1] = turned[..., 1], -turned[..., 0]
