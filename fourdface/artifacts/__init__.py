@@ -14,8 +14,9 @@ from fourdface.artifacts.motion import Motion
 from fourdface.artifacts.provenance import Provenance, Source, Weights
 from fourdface.artifacts.report import Report
 from fourdface.artifacts.tracked import HeadTrack, Tracked
+from fourdface.artifacts.views import Views
 
-KINDS: dict[str, type[Artifact]] = {cls.KIND: cls for cls in (Tracked, Motion, Avatar, Frames, Report)}
+KINDS: dict[str, type[Artifact]] = {cls.KIND: cls for cls in (Tracked, Motion, Avatar, Frames, Report, Views)}
 """Kind -> class, for readers that take any artifact."""
 
 
@@ -39,6 +40,7 @@ __all__ = [
     "Report",
     "Source",
     "Tracked",
+    "Views",
     "Weights",
     "read_any",
 ]

@@ -130,7 +130,7 @@ def problems(artifact: Any) -> list[str]:
 
 def require_valid(artifact: Any, words: str) -> None:
     """Raise one FourdError that names everything wrong with the artifact, called `words` in it."""
-    found = problems(artifact)
+    found = problems(artifact) or artifact.contradictions()
     if found:
         raise FourdError(f"{words} is not valid: " + "; ".join(found))
 

@@ -26,6 +26,10 @@ class Artifact:
 
     provenance: Provenance = dataclasses.field(default_factory=Provenance, kw_only=True)
 
+    def contradictions(self) -> list[str]:
+        """What the declarations of single fields cannot say: one short phrase for each thing wrong between fields."""
+        return []
+
     def validate(self) -> None:
         """Check every field against its declaration; raises one FourdError that lists all that is wrong."""
         _schema.require_valid(self, f"the {self.KIND} artifact")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fourdface.errors import FourdError, UsageError
-from support.artifacts import MAKERS, make_avatar, make_frames, make_motion, make_tracked
+from support.artifacts import MAKERS, make_avatar, make_frames, make_motion, make_tracked, make_views
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -44,6 +44,12 @@ def zeros(*shape: int, dtype: str = "f4") -> np.ndarray:
         (make_avatar, {"representation": "cloud"}, "representation is 'cloud', expected one of gaussians"),
         (make_avatar, {"tensors": {"a": np.array(["x"])}}, "tensors/a must be a numpy array of numbers"),
         (make_avatar, {"tensors": {"a": np.array([True])}}, "tensors/a must be a numpy array of numbers, got bool"),
+        (make_views, {"background_index": np.array([0, 1, -1])}, "background_index points outside of the 1 backgr"),
+        (make_views, {"identity_name": [b"one"]}, "identity_name has 1 names for 2 people"),
+        (make_views, {"index": np.array([1, 1, 2])}, "index does not ascend"),
+        (make_views, {"view": np.array([1, 0, 0])}, "the rows are not grouped by identity, motion and view"),
+        (make_views, {"shape": zeros(2, 5)}, "shape has N = 2, but images has N = 3"),
+        (make_views, {"depths": zeros(3, 3, 4)}, "depths must be float16, got float32"),
         (make_frames, {"depth": zeros(3, 4, dtype="f2")}, "depth must have shape [T,H,W], got [3, 4]"),
     ],
 )
@@ -70,3 +76,10 @@ def test_all_mistakes_come_in_one_error() -> None:
         make_motion(width=0, jaw=zeros(2, 3), audio="x").validate()
     message = str(caught.value)
     assert all(word in message for word in ("width", "jaw", "audio")) and message.count(";") == 2
+
+
+def test_views_may_lack_what_only_a_renderer_knows(tmp_path: Path) -> None:
+    views = make_views(opacities=None, depths=None, embeddings={})
+    views.write(tmp_path / "v.h5")
+    back = type(views).read(tmp_path / "v.h5")
+    assert back.depths is None and back.names == {7: "photo 0.jpg", 8: "photo 1.jpg"} and len(back) == 3

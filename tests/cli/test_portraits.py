@@ -145,9 +145,7 @@ def test_large_renders_transparency_and_seeds(tmp_path: Path, avatar: Path, weig
 
 
 @pytest.mark.parametrize("suffix", ["ply", "obj", "glb"])
-def test_mesh(
-    tmp_path: Path, avatar: Path, weights: list[str], suffix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mesh(tmp_path: Path, avatar: Path, weights: list[str], suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fourdface.methods.portrait4d.surface.RESOLUTION", 40)
     place = tmp_path / f"head.{suffix}"
     assert good("render", avatar, *weights, "--mesh", place).out == b""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fourdface.artifacts import Artifact, Avatar, Frames, Motion, Provenance, Report, Source, Tracked, Weights
+from fourdface.artifacts import Artifact, Avatar, Frames, Motion, Provenance, Report, Source, Tracked, Views, Weights
 
 PROVENANCE = Provenance(
     command="fourd lift 'my photo.jpg'",
@@ -143,12 +143,42 @@ def make_report(count: int = 3, seed: int = 0, **changes: Any) -> Report:
     return Report(**(values | changes))
 
 
+def make_views(count: int = 3, seed: int = 0, **changes: Any) -> Views:
+    """`count` pictures: of two people, with two cameras for each motion."""
+    numbers = _Numbers(seed)
+    rows = np.arange(count)
+    people = len(np.unique(rows // 2))
+    head = _head(numbers, count) | {"intrinsics": numbers(count, 3, 3), "world_to_camera": numbers(count, 4, 4)}
+    values: dict[str, Any] = {
+        "width": 8,
+        "height": 6,
+        "head_model": "open",
+        "images": [b"\x89PNG %d" % index for index in range(count)],
+        "opacities": [b"\x89PNG"] * count,
+        "depths": np.abs(numbers(count, 3, 4, dtype="f2")),
+        "backgrounds": [b"\x89PNG background"],
+        "background_index": rows % 2 - 1,
+        "index": 100 + rows,
+        "identity": 7 + rows // 2,
+        "motion": np.zeros(count, np.int64),
+        "view": rows % 2,
+        "identity_name": [b"photo %d.jpg" % k for k in range(people)],
+        "shape": numbers(count, 5),
+        "coefficients": numbers(count, 52),
+        **head,
+        "embeddings": {"pd-fgc": numbers(count, 7)},
+        "provenance": PROVENANCE,
+    }
+    return Views(**(values | changes))
+
+
 MAKERS: dict[str, Any] = {
     "tracked": make_tracked,
     "motion": make_motion,
     "avatar": make_avatar,
     "frames": make_frames,
     "report": make_report,
+    "views": make_views,
 }
 
 
