@@ -24,13 +24,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "media": {"media"},
     "perception": {"perception", "blocks", "ops", "media", "assets"},
     "metrics": {"metrics", "blocks", "ops", "media", "assets"},
-    "training": {"training", "blocks", "ops", "metrics", "media", "assets"},
+    "training": {"training", "artifacts", "blocks", "ops", "metrics", "media", "assets"},
     "assets": {"assets"},
     "cuda": set(),
 }
 """Part of the house -> parts it may import, itself included; `fourdface` and `fourdface.errors` are open to all."""
 
-OPTIONAL = {"mediapipe", "insightface", "face_alignment", "gsplat", "diffusers", "lpips", "cv2", "onnxruntime", "viser"}
+OPTIONAL = {
+    *("mediapipe", "insightface", "face_alignment", "gsplat", "diffusers", "lpips", "cv2", "onnxruntime", "viser"),
+    "tensorboard",
+}
 INFRASTRUCTURE = {"dispatch", "parallel"}
 """C++ files that are no ops: choice of instruction set, threads."""
 
