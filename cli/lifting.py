@@ -46,7 +46,7 @@ def lift_file(request: LiftRequest) -> Avatar:
     model = HeadModel.load("open")
     opened = None if request.method == "splat" else open_engine(request.network, request.method)
     with input_file(request.photo, "a photo or a tracked artifact", "give a photo: fourd lift in.jpg") as path:
-        if path.is_file() and _is_artifact(path):
+        if path.is_file() and is_artifact(path):
             tracked = Tracked.read(path, name="standard input" if request.photo == "-" else request.photo)
         else:
             tracked = _track_photo(path, request)
@@ -69,7 +69,8 @@ def lift_file(request: LiftRequest) -> Avatar:
     return avatar
 
 
-def _is_artifact(path: Path) -> bool:
+def is_artifact(path: Path) -> bool:
+    """Whether a file's first bytes are an artifact's (the name does not count)."""
     with open(path, "rb") as file:
         return file.read(8) == b"\x89HDF\r\n\x1a\n"
 

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lift": ("fourdface.cli.lift:command", "Turn one photo into an avatar."),
     "reenact": ("fourdface.cli.reenact:command", "Move an avatar as a driving video does."),
     "render": ("fourdface.cli.render:command", "Render an avatar from any side."),
+    "synth-data": ("fourdface.cli.synth_data:command", "Make pictures to train with, with their truth."),
     "train": ("fourdface.cli.train:command", "Train the networks of a method."),
     "eval": ("fourdface.cli.eval:command", "Measure results by fixed protocols."),
     "info": ("fourdface.cli.info:command", "Say what an artifact or a video holds."),

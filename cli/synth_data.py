@@ -1,0 +1,51 @@
+"""`fourd synth-data`: make training pictures with their truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from fourdface.cli.options import shard_option
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def common(function: F) -> F:
+    """Options of every source of pictures."""
+    for option in reversed(
+        (
+            click.option("-o", "--output", metavar="FOLDER", required=True, help="Folder for views-00000.h5, ..."),
+            click.option("--overwrite", is_flag=True, help="Make shards anew that are there."),
+            click.option("--count", type=click.IntRange(1), help="People in all (default: as many as there are)."),
+            click.option("--motions", type=click.IntRange(1, 1000), default=4, show_default=True, help="Of a person."),
+            click.option("--views", type=click.IntRange(1, 1000), default=6, show_default=True, help="Of a motion."),
+            click.option("--size", type=click.IntRange(32, 1024), default=128, show_default=True, help="Pixels."),
+            click.option("--neck", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+                         help="How often the neck is bent."),
+            click.option("--per-shard", type=click.IntRange(1), default=50, show_default=True, help="People a file."),
+            click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Any number."),
+            click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True,
+                         help="Processes; each takes one core and a shard at a time."),
+            click.option("--sheet", metavar="PICTURE", help="Contact sheet of the first shard: NAME.png or NAME.jpg."),
+        )
+    ):  # fmt: skip
+        function = option(function)
+    return shard_option(function)
+
+
+@click.group("synth-data")
+def command() -> None:
+    """Make `views` shards to train with: people, motions and cameras with depth, opacity and head parameters."""
+
+
+@command.command("avatars")
+@click.argument("folder")
+@click.option("--perception", default="auto", show_default=True, help="Backend with which photos are lifted.")
+@common
+def avatars(folder: str, perception: str, **options: Any) -> int:
+    """People of FOLDER (splat avatars, or photos to be lifted) in new expressions, views and lights."""
+    from fourdface.cli.synthesising import AvatarFolder, run
+
+    return run(AvatarFolder.open(folder, perception, options), options)
