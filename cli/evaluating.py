@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fourdface.cli.evaluating_extras import seconds_per_frame, sounds_of, timed
+from fourdface.cli.evaluating_extras import cost_of, measured, sounds_of
 from fourdface.cli.sources import expand_inputs
 from fourdface.cli.stream import (
     Output,
@@ -219,11 +219,11 @@ class Session:
         return found
 
     def beside(self, results: dict[str, Path], truth: Path) -> dict[str, Any]:
-        """Sound and time of the results, as `Clip` takes them, so far as metrics of the protocol want them."""
+        """Sound and costs of the results, as `Clip` takes them, so far as metrics of the protocol want them."""
         metrics = self.protocol.metrics
-        found = {label: seconds_per_frame(place) for label, place in results.items()} if "seconds" in metrics else {}
-        seconds = {label: value for label, value in found.items() if value is not None}
-        return {"sounds": sounds_of(results, truth, metrics), "seconds": seconds}
+        asked = {"seconds", "memory"} & set(metrics)
+        costs = {label: cost_of(place) for label, place in results.items()} if asked else {}
+        return {"sounds": sounds_of(results, truth, metrics), "costs": costs}
 
     def folders(self) -> Iterator[tuple[str, Path]]:
         """Name and folder of every --results."""
@@ -248,7 +248,7 @@ class Session:
         avatar.parent.mkdir(parents=True, exist_ok=True)
         if not avatar.exists():
             write_artifact(lift_file(LiftRequest(str(photo), method)), Output(avatar))
-        with timed(place):
+        with measured(place):
             reenact_file(ReenactRequest(str(driver), str(avatar)), FrameTarget("h5", Output(place), None, False))
         return place
 

@@ -1,7 +1,8 @@
-"""What `fourd eval` knows of a result beside its pictures: its sound, and the time that it took to make."""
+"""What `fourd eval` knows of a result beside its pictures: its sound, and what it took to make."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from fourdface.errors import FourdError
 if TYPE_CHECKING:
     import numpy as np
 
-    from fourdface.metrics import Sound
+    from fourdface.metrics import Cost, Sound
 
 
 def sounds_of(results: dict[str, Path], truth: Path, metrics: tuple[str, ...]) -> dict[str, Sound]:
@@ -56,18 +57,31 @@ def read_sound(path: Path) -> Sound | None:
 
 
 @contextmanager
-def timed(place: Path) -> Iterator[None]:
-    """Write the seconds that the block takes beside `place`."""
+def measured(place: Path) -> Iterator[None]:
+    """Write the seconds and the peak memory (MiB; Linux only) of the block beside `place`."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark starts anew
     begin = time.perf_counter()
     yield
-    place.with_suffix(".seconds.json").write_text(json.dumps(time.perf_counter() - begin))
+    seconds = time.perf_counter() - begin
+    place.with_suffix(".cost.json").write_text(json.dumps({"seconds": seconds, "memory": _peak_memory()}))
 
 
-def seconds_per_frame(place: Path) -> float | None:
-    """What `timed` wrote, over the frames of the artifact `place`; None where it is not there."""
+def _peak_memory() -> float | None:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return None
+
+
+def cost_of(place: Path) -> Cost:
+    """What `measured` wrote, time over the frames of the artifact `place`; empty where it is not there."""
     from fourdface.artifacts import Frames
+    from fourdface.metrics import Cost
 
-    note = place.with_suffix(".seconds.json")
+    note = place.with_suffix(".cost.json")
     if not note.is_file():
-        return None
-    return float(json.loads(note.read_text())) / max(1, len(Frames.read(place).frame_blobs))
+        return Cost()
+    found = json.loads(note.read_text())
+    return Cost(found["seconds"] / max(1, len(Frames.read(place).frame_blobs)), found["memory"])

@@ -32,3 +32,6 @@ class Report(Artifact):
     measured: np.ndarray = array("u1", "F,M", "1 where a value was measured")
     picture_blobs: Sequence[bytes] = blobs("P", "PNG of a worst frame: source, truth and result side by side")
     states: Mapping[str, np.ndarray] = mapping("...", "sums of metrics over whole sets, SYSTEM.METRIC.KEY")
+    row_angle: np.ndarray | None = array(
+        "f8", "F", "angle between the views of photo and truth, -1 where unknown", units="degrees", optional=True
+    )

@@ -43,6 +43,12 @@ class Metric:
 
     info: MetricInfo
 
+    def look(self, sample: Sample) -> None:
+        """Do the part of `update` that needs no other frame, in any thread; sample and pictures keep what is read.
+
+        Optional: it lets an evaluation read several frames at a time while `update` takes them in their order.
+        """
+
     def update(self, sample: Sample) -> None:
         """Take one frame."""
         raise NotImplementedError
@@ -77,7 +83,7 @@ class Metric:
 
 
 class PairMetric(Metric):
-    """A metric with one value a frame: subclasses say `measure`."""
+    """A metric with one value a frame: subclasses say `measure`, which depends on nothing but the sample."""
 
     def __init__(self) -> None:
         self._values: dict[Key, float] = {}
@@ -86,12 +92,16 @@ class PairMetric(Metric):
         """The value of one frame, or None where it cannot be measured."""
         raise NotImplementedError
 
+    def look(self, sample: Sample) -> None:
+        """See `Metric`."""
+        sample.once(self.info, lambda: self.measure(sample))
+
     def update(self, sample: Sample) -> None:
         """Take one frame; raises ValueError for one that was taken before."""
         key = (sample.sequence, sample.frame)
         if key in self._values:
             raise ValueError(f"{self.info.name}: frame {sample.frame} of {sample.sequence} was given twice")
-        value = self.measure(sample)
+        value = sample.once(self.info, lambda: self.measure(sample))
         self._values[key] = math.nan if value is None else float(value)
 
     def value_of(self, sample: Sample) -> float:

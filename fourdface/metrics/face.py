@@ -48,6 +48,19 @@ def feature_distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
     return float(np.mean(layers))
 
 
+def turn(sample: Sample) -> float | None:
+    """Degrees between the views of source and reference, for tables by angle; None where unknown.
+
+    Where cameras do not say it, |yaw - yaw*| of the heads, by which Portrait4D's Table 1 groups its pairs.
+    """
+    if sample.angle is not None:
+        return sample.angle
+    if sample.source is None or sample.reference is None:
+        return None
+    a, b = sample.source.read("pose"), sample.reference.read("pose")
+    return None if a is None or b is None else abs(float(a[0] - b[0]))
+
+
 class _FaceMetric(PairMetric):
     """A function of one role's readings of the prediction and of the reference (or the source photo)."""
 

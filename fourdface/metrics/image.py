@@ -35,20 +35,21 @@ def ssim(a: Tensor, b: Tensor) -> float:
 
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity [C,H-10,W-10] around each pixel of [C,H,W]; see `ssim`."""
-    luminance, contrast = _ssim_maps(a.double(), b.double())
+    luminance, contrast = _ssim_maps(a, b)
     return luminance * contrast
 
 
-def ms_ssim(a: Tensor, b: Tensor) -> float:
+def ms_ssim(a: Tensor, b: Tensor, maps: tuple[Tensor, Tensor] | None = None) -> float:
     """Multi-scale SSIM of [C,H,W] in 0..1 (Wang et al., 2003): five scales halved by 2x2 means, weights of the paper.
 
-    Negative contrast terms count as zero. Raises ValueError for pictures under 176 pixels (the coarsest needs 11).
+    Negative contrast terms count as zero. `maps` are the luminance and contrast terms of the finest scale, where the
+    caller has them. Raises ValueError for pictures under 176 pixels (the coarsest needs 11).
     """
     if min(a.shape[-2:]) < 176:
         raise ValueError(f"ms_ssim needs pictures of at least 176 x 176 pixels, got {a.shape[-1]} x {a.shape[-2]}")
     x, y, product = a.double(), b.double(), torch.ones(a.shape[0], dtype=torch.float64)
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
-        luminance, contrast = _ssim_maps(x, y)
+        luminance, contrast = maps if maps is not None and scale == 0 else _ssim_maps(x, y)
         last = scale == len(MS_SSIM_WEIGHTS) - 1
         term = (luminance * contrast if last else contrast).mean(dim=(1, 2))
         product = product * term.clamp_min(0) ** weight
@@ -57,10 +58,11 @@ def ms_ssim(a: Tensor, b: Tensor) -> float:
 
 
 def _ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Luminance and contrast-structure terms [C,h,w] of SSIM, for float64 [C,H,W]."""
+    """Luminance and contrast-structure terms float64 [C,h,w] of SSIM of [C,H,W]."""
     if min(x.shape[-2:]) < 11:
         raise ValueError(f"ssim needs pictures of at least 11 x 11 pixels, got {x.shape[-1]} x {x.shape[-2]}")
-    planes = [_plane_maps(a, b) for a, b in zip(x, y, strict=True)]  # one by one: a plane stays in the cache
+    # one plane at a time, so that it stays in the cache
+    planes = [_plane_maps(a, b) for a, b in zip(x.double(), y.double(), strict=True)]
     return torch.stack([luminance for luminance, _ in planes]), torch.stack([contrast for _, contrast in planes])
 
 
@@ -183,8 +185,8 @@ class Ssim(CroppedMetric):
         rows, columns = window
         if min(rows.stop - rows.start, columns.stop - columns.start) < 11:
             return None
-        a, b = sample.prediction.image, reference.image
-        similarity = sample.prediction.once(("ssim", id(reference)), lambda: ssim_map(a, b))
+        luminance, contrast = _finest(sample, reference)
+        similarity = sample.once("ssim", lambda: luminance * contrast)
         return float(similarity[:, rows.start : rows.stop - 10, columns.start : columns.stop - 10].mean())
 
 
@@ -197,9 +199,19 @@ class MsSsim(CroppedMetric):
             "Wang et al. 2003", crop=crop, missing="crops under 176 pixels are left out and counted in the coverage",
         )  # fmt: skip
 
-    def compare(self, a: Tensor, b: Tensor) -> float | None:
-        """See `ms_ssim`."""
-        return ms_ssim(a, b) if min(a.shape[-2:]) >= 176 else None
+    def measure(self, sample: Sample) -> float | None:
+        """See `PairMetric` and `ms_ssim`; the whole picture shares its finest scale with SSIM."""
+        pair, reference = cropped(sample, self.crop), sample.reference
+        if pair is None or reference is None or min(pair[0].shape[-2:]) < 176:
+            return None
+        return ms_ssim(*pair, _finest(sample, reference) if self.crop == "full" else None)
+
+
+def _finest(sample: Sample, reference: Picture) -> tuple[Tensor, Tensor]:
+    """The terms of SSIM of whole pictures, computed once for all metrics."""
+    a, b = sample.prediction.image, reference.image
+    terms: tuple[Tensor, Tensor] = sample.once("ssim terms", lambda: _ssim_maps(a, b))
+    return terms
 
 
 def silhouette_iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -272,13 +284,26 @@ class Seconds(PairMetric):
     """Time a frame took to make, where it was measured."""
 
     info = MetricInfo(
-        "seconds", "time per frame", "s", "lower", "wall-clock time of reenacting over its frames", "measured here",
-        missing="results of other programs have none",
+        "seconds", "time per frame", "s", "lower", "wall-clock time of making the result over its frames",
+        "measured here", missing="results of other programs have none",
     )  # fmt: skip
 
     def measure(self, sample: Sample) -> float | None:
         """See `PairMetric`."""
-        return sample.seconds
+        return None if sample.cost is None else sample.cost.seconds
+
+
+class Memory(PairMetric):
+    """Memory that making the result needed, where it was measured."""
+
+    info = MetricInfo(
+        "memory", "peak memory", "MiB", "lower", "largest resident memory of the process while it made the result",
+        "measured here (Linux)", missing="results of other programs have none",
+    )  # fmt: skip
+
+    def measure(self, sample: Sample) -> float | None:
+        """See `PairMetric`."""
+        return None if sample.cost is None else sample.cost.memory
 
 
 def _depths(sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:

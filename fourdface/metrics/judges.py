@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -224,7 +225,8 @@ def _read_coefficients(judge: Judge, picture: Picture) -> np.ndarray | None:
     landmarker = _landmarker(judge.files[0])
     mediapipe = importlib.import_module("mediapipe")
     image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(picture.image_u8))
-    found = landmarker.detect(image)
+    with _LOCK:
+        found = landmarker.detect(image)
     if not found.face_blendshapes:
         return None
     scores = [category.score for category in found.face_blendshapes[0]]
@@ -232,6 +234,8 @@ def _read_coefficients(judge: Judge, picture: Picture) -> np.ndarray | None:
 
 
 _LANDMARKERS: dict[Path, Any] = {}
+_LOCK = threading.Lock()
+"""MediaPipe's landmarker takes one picture at a time."""
 
 
 def _landmarker(file: Path) -> Any:

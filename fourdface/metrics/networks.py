@@ -21,7 +21,7 @@ from fourdface.blocks.perceptual import BACKBONES, SMALLEST, load_lpips
 from fourdface.errors import FourdError
 from fourdface.metrics.base import MetricInfo, PairMetric
 from fourdface.metrics.face import cosine
-from fourdface.metrics.image import CroppedMetric, cropped
+from fourdface.metrics.image import CroppedMetric, crop_window, cropped
 from fourdface.metrics.picture import Picture, Sample
 
 if TYPE_CHECKING:
@@ -71,14 +71,20 @@ class LpipsMetric(CroppedMetric):
         )  # fmt: skip
 
     def measure(self, sample: Sample) -> float | None:
-        """See `PairMetric`; the reference is read once for all systems."""
+        """See `PairMetric`; the reference is read once for all systems, and crops that coincide are read once."""
         pair, reference = cropped(sample, self.crop), sample.reference
         if pair is None or reference is None or min(pair[0].shape[-2:]) < SMALLEST:
             return None
-        network = _lpips(self.network)
+        network, (a, b) = _lpips(self.network), pair
+        masked = self.crop == "head" and reference.alpha is not None
+        key = (self.network, masked, str(crop_window(reference, self.crop)))
+
+        def distance() -> float:
+            truth = reference.once(key, lambda: network.read(b[None]))
+            return float(network.compare(network.read(a[None]), truth))
+
         with torch.inference_mode():
-            truth = reference.once((self.info.name, "lpips"), lambda: network.read(pair[1][None]))
-            return float(network.compare(network.read(pair[0][None]), truth))
+            return float(sample.once(key, distance))
 
 
 @lru_cache(maxsize=3)

@@ -19,15 +19,27 @@ class Judges(Protocol):
         """The reading of one role (`box`, `landmarks`, `pose`, `identity`, `coefficients`, ...), None for no face."""
 
 
+class _Memory:
+    """Something that keeps what was computed for it."""
+
+    _kept: dict[Hashable, Any]
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, computed at the first call with this key and kept."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
 @dataclass(eq=False)
-class Picture:
+class Picture(_Memory):
     """One picture: `image_u8` uint8 [H,W,3] sRGB, with optional alpha [H,W] 0..1 and depth_z [H,W] metres."""
 
     image_u8: np.ndarray
     judges: Judges | None = None
     alpha: np.ndarray | None = None
     depth_z: np.ndarray | None = None
-    _readings: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def image(self) -> torch.Tensor:
@@ -39,12 +51,6 @@ class Picture:
         judges = self.judges
         return self.once(role, lambda: None if judges is None else judges.read(role, self))
 
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` gives, computed at the first call with this key and kept with the picture."""
-        if key not in self._readings:
-            self._readings[key] = make()
-        return self._readings[key]
-
 
 @dataclass(frozen=True, eq=False)
 class Sound:
@@ -54,8 +60,16 @@ class Sound:
     frame_rate: Fraction
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What making a result took: seconds a frame, and the largest resident memory of the process in MiB."""
+
+    seconds: float | None = None
+    memory: float | None = None
+
+
 @dataclass(eq=False)
-class Sample:
+class Sample(_Memory):
     """One frame of one sequence: the picture to judge, the truth (if there is one) and the source photo."""
 
     sequence: str
@@ -63,10 +77,12 @@ class Sample:
     prediction: Picture
     reference: Picture | None = None
     source: Picture | None = None
-    seconds: float | None = None
-    """Time that it took to make the prediction."""
+    cost: Cost | None = None
+    angle: float | None = None
+    """Degrees between the views of source and reference, where they are known without looking."""
     system: str = ""
     sound: Sound | None = None
+    _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
 
 def face_window(picture: Picture) -> tuple[slice, slice] | None:

@@ -133,6 +133,7 @@ METRICS: dict[str, Entry] = {
     "sync_confidence": _sync("sync_confidence"),
     "sync_offset": _sync("sync_offset"),
     "seconds": Entry(lambda judges: image.Seconds()),
+    "memory": Entry(lambda judges: image.Memory()),
     "silhouette_iou": Entry(lambda judges: image.SilhouetteIou()),
     "depth_error": Entry(lambda judges: image.DepthError()),
     "normal_error": Entry(lambda judges: image.NormalError()),

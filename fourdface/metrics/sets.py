@@ -54,6 +54,13 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(within_a + within_b - 2 * ab.mean())
 
 
+def _look(features: Features, sample: Sample) -> None:
+    """Read the features of both pictures, which keep them."""
+    for picture in (sample.prediction, sample.reference):
+        if picture is not None:
+            features(picture)
+
+
 class _Moments:
     """Count, sum [D] and sum of outer products [D,D] of features."""
 
@@ -103,6 +110,10 @@ class Fid(Metric):
             missing="pictures without features are left out; NaN under two pictures on a side",
         )  # fmt: skip
         self._fake, self._real = _Moments(), _Moments()
+
+    def look(self, sample: Sample) -> None:
+        """See `Metric`."""
+        _look(self._features, sample)
 
     def update(self, sample: Sample) -> None:
         """Take the pictures of one frame."""
@@ -170,6 +181,10 @@ class _KeptMetric(Metric):
     def __init__(self, features: Features) -> None:
         self._features = features
         self._sides = {"fake": _Kept(), "real": _Kept()}
+
+    def look(self, sample: Sample) -> None:
+        """See `Metric`."""
+        _look(self._features, sample)
 
     def _take(self, side: str, name: str, picture: Picture | None) -> None:
         feature = None if picture is None else self._features(picture)

@@ -34,8 +34,14 @@ class _Flicker(PairMetric):
         """What differences are divided by."""
         return 1.0
 
+    def look(self, sample: Sample) -> None:
+        """See `Metric`: the value itself needs the frames before."""
+        for picture in (sample.prediction, sample.reference):
+            if picture is not None:
+                self.quantity(picture)
+
     def measure(self, sample: Sample) -> float | None:
-        """See `PairMetric`; the first two frames of a run have no value."""
+        """See `PairMetric`; frames must come in their order, and the first two frames of a run have no value."""
         past = self._past.setdefault(sample.sequence, [])
         reference = None if sample.reference is None else self.quantity(sample.reference)
         past.append((sample.frame, self.quantity(sample.prediction), reference))

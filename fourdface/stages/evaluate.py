@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import itertools
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..artifacts import Provenance, Report
 from ..errors import FourdError
 from ..media.image import encode_png
 from ..media.resize import resize
-from ..metrics import Metric, PairMetric, Picture, Sample, Sound
+from ..metrics import Cost, Metric, PairMetric, Picture, Sample, Sound
+from ..metrics.base import Key
+from ..metrics.face import turn
 from ..metrics.judges import JudgeSet
 
 FrameStream = Callable[[], Iterator[np.ndarray]]
@@ -53,11 +59,11 @@ class Clip:
     source_u8: np.ndarray | None = None
     hashes: dict[str, str] = field(default_factory=dict)
     angle: float | None = None
-    """Degrees between the views of source and result, for tables by angle."""
+    """Degrees between the views of source and result, for tables by angle; None: the turn of the head in each frame."""
     sounds: dict[str, Sound] = field(default_factory=dict)
     """Sound of each system's result, for SyncNet."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Time a frame of each system's result took to make."""
+    costs: dict[str, Cost] = field(default_factory=dict)
+    """What each system's result took to make."""
 
 
 @dataclass
@@ -86,25 +92,63 @@ def evaluate(
     tables: dict[str, list[Metric]] = {}
     worst: dict[tuple[str, str], _Worst] = {}
     sequences: list[dict[str, Any]] = []
-    for clip in clips:
-        for system in clip.results:
-            tables.setdefault(system, [make() for make in factories])
-        frames = 0
-        for system, sample in _samples(clip, judges, protocol):
-            frames += 1
-            for metric in tables[system]:
+    angles: dict[Key, float | None] = {}
+
+    def frames() -> Iterator[list[Sample]]:
+        for clip in clips:
+            for system in clip.results:
+                tables.setdefault(system, [make() for make in factories])
+            empty = True
+            for samples in _frames(clip, judges, protocol):
+                empty = False
+                yield samples
+            if empty:
+                raise FourdError(f"{clip.name}: no frame to judge (the protocol takes every {protocol.every}th)")
+            sequences.append({"name": clip.name, "hashes": dict(sorted(clip.hashes.items()))})
+
+    for samples in _looked_at(frames(), tables):
+        for sample in samples:
+            for metric in tables[sample.system]:
                 metric.update(sample)
-                _keep_worst(worst, system, metric, sample)
-        if not frames:
-            raise FourdError(f"{clip.name}: no frame to judge (the protocol takes every {protocol.every}th)")
-        sequences.append({"name": clip.name, "hashes": dict(sorted(clip.hashes.items())), "angle": clip.angle})
+                _keep_worst(worst, metric, sample)
+            angles[sample.sequence, sample.frame] = turn(sample)
     if not sequences:
         raise FourdError("there is no sequence to evaluate")
-    return _report(tables, worst, sequences, judges, protocol, provenance, left_out or {})
+    return _report(tables, worst, sequences, angles, judges, protocol, provenance, left_out or {})
 
 
-def _samples(clip: Clip, judges: JudgeSet, protocol: Protocol) -> Iterator[tuple[str, Sample]]:
-    """The judged frames of all systems of a clip in step; one reading of the truth serves all."""
+def _looked_at(frames: Iterator[list[Sample]], tables: dict[str, list[Metric]]) -> Iterator[list[Sample]]:
+    """The frames in their order, after the metrics have looked at them: as many at a time as torch has threads.
+
+    Each frame is read by one thread, so that values do not depend on the number of threads.
+    """
+
+    def look(samples: list[Sample]) -> list[Sample]:
+        for sample in samples:
+            for metric in tables[sample.system]:
+                metric.look(sample)
+            turn(sample)
+        return samples
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for samples in itertools.islice(frames, 1):
+            yield look(samples)  # networks load here, once
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            waiting: deque[Future[list[Sample]]] = deque()
+            for samples in frames:
+                waiting.append(pool.submit(look, samples))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _frames(clip: Clip, judges: JudgeSet, protocol: Protocol) -> Iterator[list[Sample]]:
+    """The judged frames of a clip, each for all systems; one reading of the truth serves all."""
     source = None if clip.source_u8 is None else Picture(clip.source_u8, judges)
     streams = {name: opened() for name, opened in clip.results.items()}
     truth = clip.reference() if clip.reference is not None else None
@@ -119,13 +163,13 @@ def _samples(clip: Clip, judges: JudgeSet, protocol: Protocol) -> Iterator[tuple
         if not taken:
             continue
         reference = None if reference_u8 is None else _picture(reference_u8, judges)
+        samples = []
         for system, image in pictures.items():
             if image is not None:
                 prediction = _picture(_sized(image, reference, clip, protocol), judges)
-                yield system, Sample(
-                    clip.name, index, prediction, reference, source, clip.seconds.get(system), system,
-                    clip.sounds.get(system),
-                )  # fmt: skip
+                extras = clip.costs.get(system), clip.angle, system, clip.sounds.get(system)
+                samples.append(Sample(clip.name, index, prediction, reference, source, *extras))
+        yield samples
 
 
 def _ended(
@@ -169,13 +213,13 @@ def _sized(image_u8: np.ndarray, reference: Picture | None, clip: Clip, protocol
     return resize(image_u8, width, height)
 
 
-def _keep_worst(worst: dict[tuple[str, str], _Worst], system: str, metric: Metric, sample: Sample) -> None:
+def _keep_worst(worst: dict[tuple[str, str], _Worst], metric: Metric, sample: Sample) -> None:
     if metric.info.name not in SHOWN or not isinstance(metric, PairMetric):
         return
     value = metric.value_of(sample)
     if np.isfinite(value):
         sign = 1.0 if metric.info.direction == "lower" else -1.0
-        worst.setdefault((system, metric.info.name), _Worst(sign)).offer(value, sample)
+        worst.setdefault((sample.system, metric.info.name), _Worst(sign)).offer(value, sample)
 
 
 def _thumbnail(sample: Sample) -> bytes:
@@ -187,7 +231,8 @@ def _thumbnail(sample: Sample) -> bytes:
 
 def _report(
     tables: dict[str, list[Metric]], worst: dict[tuple[str, str], _Worst], sequences: list[dict[str, Any]],
-    judges: JudgeSet, protocol: Protocol, provenance: Provenance, left_out: dict[str, str],
+    angles: dict[Key, float | None], judges: JudgeSet, protocol: Protocol, provenance: Provenance,
+    left_out: dict[str, str],
 ) -> Report:  # fmt: skip
     systems = list(tables)
     names = [entry["name"] for entry in sequences]
@@ -206,6 +251,7 @@ def _report(
             values[row, column] = value
     measured = np.isfinite(values)
     columns = np.asarray(keys, np.int64).reshape(-1, 3)
+    turns = [-1.0 if (a := angles[names[sequence], frame]) is None else a for _, sequence, frame in keys]
     kept = sorted(worst.items(), key=lambda item: (systems.index(item[0][0]), item[0][1]))
     pictures = [(system, name, *entry[1:]) for (system, name), w in kept for entry in sorted(w.heap, reverse=True)]
     manifest = {
@@ -220,6 +266,7 @@ def _report(
     return Report(
         provenance=provenance, manifest_json=json.dumps(manifest, ensure_ascii=False),
         row_system=columns[:, 0].astype(np.int32), row_sequence=columns[:, 1].astype(np.int32),
-        row_frame=columns[:, 2].copy(), values=np.where(measured, values, 0.0), measured=measured.astype(np.uint8),
+        row_frame=columns[:, 2].copy(), row_angle=np.array(turns, np.float64),
+        values=np.where(measured, values, 0.0), measured=measured.astype(np.uint8),
         picture_blobs=[picture[-1] for picture in pictures], states=states,
     )  # fmt: skip

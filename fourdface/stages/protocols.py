@@ -56,20 +56,13 @@ def load_protocol(name: str, file: str | None = None) -> Protocol:
 def embedded_judges() -> JudgeSet:
     """Box, landmarks, pose and coefficients by the embedded perception: no download, but not independent of `fourd`."""
     perception = load_perception("embedded")
-    faces: dict[int, tuple[Picture, Face | None]] = {}
 
     def face(picture: Picture) -> Face | None:
-        known = faces.get(id(picture))
-        if known is not None and known[0] is picture:
-            return known[1]
         found = perception.detect(picture.image_u8)
-        read = perception.analyse(picture.image_u8, found[0].box) if found else None
-        faces.clear() if len(faces) > 8 else None
-        faces[id(picture)] = (picture, read)
-        return read
+        return perception.analyse(picture.image_u8, found[0].box) if found else None
 
     def part(picture: Picture, name: str) -> np.ndarray | None:
-        seen = face(picture)
+        seen: Face | None = picture.once("embedded face", lambda: face(picture))
         return None if seen is None else _part(seen, name)
 
     words = "the embedded perception of fourd (not independent of it)"

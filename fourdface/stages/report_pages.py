@@ -18,14 +18,21 @@ from .report_matrices import matrices
 from .report_summary import summarise
 
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b")
-CURVE_WIDTH, CURVE_HEIGHT = 560, 110
+CURVE_WIDTH, CURVE_HEIGHT, MARGIN = 560, 110, 58
+MOST_CHARTS = 24
+"""More diagrams than this are folded away, metric by metric."""
 STYLE = """
 body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1180px;padding:0 1rem;color:#1b1f24}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid #d0d7de;padding-bottom:.3rem}
 table{border-collapse:collapse;margin:.6rem 0}
 td,th{padding:.25rem .6rem;border-bottom:1px solid #e5e8eb;text-align:right}
 th:first-child,td:first-child{text-align:left}th{background:#f6f8fa;font-weight:600}.best{font-weight:700}
-.ci{color:#656d76;font-size:.85em}.wrap{overflow-x:auto}figure{display:inline-block;margin:.4rem .8rem .4rem 0}
+.ci{color:#656d76;font-size:.85em}.wrap{overflow-x:auto}.rows{font-size:.85em}.rows td,.rows th{padding:.2rem .45rem}
+.rows td:nth-child(2),.rows th:nth-child(2),.words td,.words th{text-align:left}.words{font-size:.85em;width:100%}
+.words td{vertical-align:top}.rows td:first-child{position:sticky;left:0;background:#fff}
+summary{cursor:pointer;padding:.3rem 0;font-weight:600}
+pre{overflow-x:auto;font-size:.8em;background:#fbfcfd;padding:.6rem}
+svg text{font-size:10px;fill:#656d76}svg line{stroke:#e5e8eb}figure{display:inline-block;margin:.4rem .8rem .4rem 0}
 figcaption{font-size:.85em;color:#656d76}svg{background:#fbfcfd;border:1px solid #e5e8eb}code{font-size:.9em}
 .map td,.map th{padding:.15rem .4rem;text-align:center;font-size:.85em}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(560px,1fr));gap:.6rem}
@@ -75,7 +82,8 @@ def to_html(report: Report, data: dict[str, Any] | None = None) -> str:
     if data["frames"]:
         parts += ["<h2>Frame by frame</h2>", _legend(data["systems"]), _curves(data)]
     if data["captions"]:
-        parts += ["<h2>Worst frames</h2><p>Source, truth and result side by side.</p>", _pictures(data, report)]
+        note = "<p>Photo (where there is one), truth and result side by side.</p>"
+        parts += ["<h2>Worst frames</h2>", note, _pictures(data, report)]
     parts += ["<h2>Metrics</h2>", _definitions(data), "<h2>Settings and inputs</h2>", _settings(data, report)]
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
     return f"{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
@@ -130,14 +138,15 @@ def _totals(data: dict[str, Any]) -> str:
 
 
 def _rows_of(data: dict[str, Any], key: str, label: str) -> str:
-    names = [info["name"] for info in data["metrics"]]
+    names = ["frames"] * (key == "by_angle") + [info["name"] for info in data["metrics"]]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     rows = []
     for system in data["systems"]:
         for sequence, values in data[key][system].items():
             cells = "".join(f"<td>{_number(values.get(name))}</td>" for name in names)
             rows.append(f"<tr><td>{html.escape(sequence)}</td><td>{html.escape(system)}</td>{cells}</tr>")
-    return f"<div class='wrap'><table><tr><th>{label}</th><th>system</th>{head}</tr>{''.join(rows)}</table></div>"
+    head = f"<tr><th>{label}</th><th>system</th>{head}</tr>"
+    return f"<div class='wrap'><table class='rows'>{head}{''.join(rows)}</table></div>"
 
 
 def _legend(systems: Sequence[str]) -> str:
@@ -149,31 +158,43 @@ def _legend(systems: Sequence[str]) -> str:
 
 
 def _curves(data: dict[str, Any]) -> str:
-    """One small diagram a metric and sequence."""
-    charts = []
+    """One small diagram a metric and sequence; those of several sequences by metric, folded where they are many."""
+    lines: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
+    for row in data["frames"]:
+        for info in data["metrics"]:
+            if info["name"] in row:
+                curves = lines.setdefault(info["name"], {}).setdefault(row["sequence"], {})
+                curves.setdefault(row["system"], []).append((row["frame"], row[info["name"]]))
+    shown = ' open=""' if sum(map(len, lines.values())) <= MOST_CHARTS else ""
+    single = len(data["sequences"]) == 1
+    parts: list[str] = []
+    alone: list[str] = []
     for info in data["metrics"]:
-        for entry in data["sequences"]:
-            lines = {
-                system: [
-                    (row["frame"], row[info["name"]])
-                    for row in data["frames"]
-                    if row["system"] == system and row["sequence"] == entry["name"] and info["name"] in row
-                ]
-                for system in data["systems"]
-            }
-            if any(len(points) > 1 for points in lines.values()):
-                charts.append(_chart(f"{entry['name']}: {info['title']} [{info['unit']}]", list(lines.values())))
-    return f"<div class='grid'>{''.join(charts)}</div>"
+        title = f"{html.escape(info['title'])} <span class='ci'>{html.escape(info['unit'])}</span>"
+        charts = [
+            _chart(title if single else html.escape(sequence), [curves.get(s, []) for s in data["systems"]])
+            for sequence, curves in lines.get(info["name"], {}).items()
+            if any(len(points) > 1 for points in curves.values())
+        ]
+        if single:
+            alone += charts
+        elif charts:
+            grid = f"<div class='grid'>{''.join(charts)}</div>"
+            parts.append(f"<details{shown}><summary>{title}</summary>{grid}</details>")
+    if alone:
+        return f"<div class='grid'>{''.join(alone)}</div>"
+    return "".join(parts) or "<p>No sequence has more than one frame.</p>"
 
 
 def _chart(title: str, lines: Sequence[Sequence[tuple[int, float]]]) -> str:
+    """Curves of one metric and sequence; `title` is HTML."""
     points = [point for line in lines for point in line]
     left, right = min(x for x, _ in points), max(x for x, _ in points)
     low, high = min(y for _, y in points), max(y for _, y in points)
     across, up = max(right - left, 1), (high - low) or 1.0
 
     def place(point: tuple[int, float]) -> str:
-        x = 6 + (point[0] - left) / across * (CURVE_WIDTH - 12)
+        x = MARGIN + (point[0] - left) / across * (CURVE_WIDTH - MARGIN - 6)
         y = CURVE_HEIGHT - 6 - (point[1] - low) / up * (CURVE_HEIGHT - 12)
         return f"{x:.1f},{y:.1f}"
 
@@ -183,15 +204,24 @@ def _chart(title: str, lines: Sequence[Sequence[tuple[int, float]]]) -> str:
         for k, line in enumerate(lines)
         if line
     )
-    caption = f"{html.escape(title)}, {_number(low)} to {_number(high)}, frames {left} to {right}"
+    scale = "".join(
+        f'<text x="4" y="{row + 3:g}">{_number(value)}</text>'
+        f'<line x1="{MARGIN}" x2="{CURVE_WIDTH}" y1="{row:g}" y2="{row:g}"/>'
+        for value, row in ((high, 7.0), ((low + high) / 2, CURVE_HEIGHT / 2), (low, CURVE_HEIGHT - 6.0))
+        if low < high or row > CURVE_HEIGHT / 2
+    )
     size = f'width="{CURVE_WIDTH}" height="{CURVE_HEIGHT}"'
-    return f"<figure><svg {size}>{drawn}</svg><figcaption>{caption}</figcaption></figure>"
+    caption = f"{title}, frames {left} to {right}"
+    return f"<figure><svg {size}>{scale}{drawn}</svg><figcaption>{caption}</figcaption></figure>"
 
 
 def _pictures(data: dict[str, Any], report: Report) -> str:
+    rows = {(row["system"], row["sequence"], row["frame"]): row for row in data["frames"]}
+    titles = {info["name"]: info["title"] for info in data["metrics"]}
     figures = []
     for caption, blob in zip(data["captions"], report.picture_blobs, strict=True):
-        words = f"{caption['system']}, {caption['sequence']}, frame {caption['frame']}: worst by {caption['metric']}"
+        key, metric = (caption["system"], caption["sequence"], caption["frame"]), caption["metric"]
+        words = f"{key[0]}, {key[1]}, frame {key[2]}: {titles[metric]} {_number(rows[key].get(metric))}"
         picture = base64.b64encode(blob).decode()
         figures.append(
             f'<figure><img alt="{html.escape(words)}" src="data:image/png;base64,{picture}">'
@@ -201,17 +231,19 @@ def _pictures(data: dict[str, Any], report: Report) -> str:
 
 
 def _definitions(data: dict[str, Any]) -> str:
-    keys = ("name", "formula", "source", "network", "crop", "missing")
-    head = "".join(f"<th>{key}</th>" for key in keys)
-    rows = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(info[key]))}</td>" for key in keys) + "</tr>"
+    heads = ("name", "formula", "source", "network", "crop", "where it cannot be measured")
+    rows = [
+        [info["name"], info["formula"], info["source"], info["network"] or "none", info["crop"], info["missing"]]
         for info in data["metrics"]
-    )
-    return f"<div class='wrap'><table><tr>{head}</tr>{rows}</table></div>"
+    ]
+    head = "".join(f"<th>{word}</th>" for word in heads)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class='wrap'><table class='words'><tr>{head}</tr>{body}</table></div>"
 
 
 def _settings(data: dict[str, Any], report: Report) -> str:
     kept = {key: data[key] for key in ("protocol", "judges", "sequences")}
     kept["fourd_version"] = report.provenance.fourd_version
     kept["command"] = report.provenance.command
-    return f"<pre>{html.escape(json.dumps(kept, indent=1, ensure_ascii=False))}</pre>"
+    text = html.escape(json.dumps(kept, indent=1, ensure_ascii=False))
+    return f"<details><summary>Protocol, judges, inputs with SHA-256, command</summary><pre>{text}</pre></details>"

@@ -29,7 +29,7 @@ def summarise(report: Report) -> dict[str, Any]:
 
     Keys: protocol, judges, metrics, left_out, systems, sequences (with hashes), totals (system -> metric -> value, low,
     high, coverage), by_sequence (system -> sequence -> metric -> value), by_angle (system -> degrees -> metric -> mean,
-    where sequences have an angle), matrices (see `matrices_of`), frames (rows of every judged frame).
+    and the number of frames; where angles are known), matrices (see `matrices_of`), frames (a row a judged frame).
     """
     manifest = manifest_of(report)
     names = [entry["name"] for entry in manifest["sequences"]]
@@ -58,28 +58,25 @@ def summarise(report: Report) -> dict[str, Any]:
             }  # fmt: skip
             for name, value in means.items():
                 by_sequence[system][name][info["name"]] = _plain(value)
-    tables = {"totals": totals, "by_sequence": by_sequence, "by_angle": _by_angle(manifest, by_sequence)}
+    tables = {"totals": totals, "by_sequence": by_sequence, "by_angle": _by_angle(report, manifest)}
     return {**manifest, **tables, "matrices": matrices_of(report), "frames": _frames(report, manifest)}
 
 
-def _by_angle(
-    manifest: dict[str, Any], by_sequence: dict[str, dict[str, dict[str, float | None]]]
-) -> dict[str, dict[str, dict[str, float | None]]]:
-    """system -> bin of the angle between source and view (as Portrait4D's Table 1) -> metric -> mean over sequences."""
-    angles = {entry["name"]: entry["angle"] for entry in manifest["sequences"] if entry.get("angle") is not None}
+def _by_angle(report: Report, manifest: dict[str, Any]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """system -> bin of the angle between photo and truth (as Portrait4D's Table 1) -> metric -> mean, as totals are."""
+    angles = _angles([report])
+    names = [entry["name"] for entry in manifest["sequences"]]
     out: dict[str, dict[str, dict[str, float | None]]] = {}
-    for system in manifest["systems"] if angles else []:
-        out[system] = {}
+    for s, system in enumerate(manifest["systems"]):
         for low, high in zip(ANGLES, (*ANGLES[1:], math.inf), strict=True):
-            inside = [name for name, angle in angles.items() if low <= angle < high]
-            if not inside:
-                continue
-            label = f"{low}-{high}" if math.isfinite(high) else f"over {low}"
-            names = list(by_sequence[system][inside[0]])
-            found = {name: [by_sequence[system][q].get(name) for q in inside] for name in names}
-            out[system][label] = {
-                name: _plain(mean_of([math.nan if v is None else v for v in row])) for name, row in found.items()
-            }
+            inside = (report.row_system == s) & (angles >= low) & (angles < high)
+            if inside.any():
+                label = f"{low}-{high}" if math.isfinite(high) else f"over {low}"
+                columns = (_column(report, inside, m, names) for m in range(len(manifest["metrics"])))
+                means = [mean_of(list(sequence_means(column).values())) for column in columns]
+                pairs = zip(manifest["metrics"], means, strict=True)
+                row = {"frames": float(inside.sum())} | {info["name"]: _plain(value) for info, value in pairs}
+                out.setdefault(system, {})[label] = row
     return out
 
 
@@ -217,9 +214,14 @@ def merge_reports(reports: Sequence[Report], provenance: Provenance) -> Report:
     return Report(
         provenance=provenance, manifest_json=json.dumps(manifest, ensure_ascii=False),
         row_system=rows[order, 0].astype(np.int32), row_sequence=rows[order, 1].astype(np.int32),
-        row_frame=rows[order, 2].copy(), values=values, measured=measured,
+        row_frame=rows[order, 2].copy(), row_angle=_angles(reports)[order], values=values, measured=measured,
         picture_blobs=[blob for _, blob in pictures], states=_merged_states(reports, first),
     )  # fmt: skip
+
+
+def _angles(reports: Sequence[Report]) -> np.ndarray:
+    """Angles of all rows, -1 where unknown."""
+    return np.concatenate([np.full(len(r.row_frame), -1.0) if r.row_angle is None else r.row_angle for r in reports])
 
 
 def _rows(report: Report, manifest: dict[str, Any], names: list[str]) -> np.ndarray:
@@ -293,6 +295,7 @@ def compared(report: Report, earlier: Report, name: str) -> Report:
     manifest = {**mine, "systems": mine["systems"] + [f"{name}-{system}" for system in other["systems"]]}
     return dataclasses.replace(
         report, manifest_json=json.dumps(manifest, ensure_ascii=False), row_system=both[:, 0].astype(np.int32),
-        row_sequence=both[:, 1].astype(np.int32), row_frame=both[:, 2].copy(), values=values, measured=measured,
+        row_sequence=both[:, 1].astype(np.int32), row_frame=both[:, 2].copy(), row_angle=_angles([report, earlier]),
+        values=values, measured=measured,
         states=states,
     )  # fmt: skip

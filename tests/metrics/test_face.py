@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from fourdface.metrics import Picture, Sample
+from fourdface.metrics import Cost, Picture, Sample
 from fourdface.metrics.face import (
     EmotionError,
     ExpressionDistance,
@@ -144,7 +144,7 @@ def test_re_identification_by_hand():
 
         judges = Told(words={"identity": "x", "landmarks": "x"})
         image = np.zeros((4, 4, 3), np.uint8)
-        sample = Sample("s", 0, Picture(image, judges), Picture(image, judges), Picture(image, judges), seconds=0.25)
+        sample = Sample("s", 0, *(Picture(image, judges) for _ in range(3)), cost=Cost(0.25, 512.0))
         metric = METRICS[name].make(judges)
         metric.update(sample)
         return metric.compute()
@@ -153,7 +153,7 @@ def test_re_identification_by_hand():
     assert told("i2oid", np.pi / 3) == pytest.approx(0.5)
     assert [told("reid_match", angle) for angle in (0.9, 1.2)] == [1.0, 0.0]  # 60 degrees are a distance of 1
     assert told("reid_match", 1.2, threshold=1.3) == 1.0
-    assert told("seconds", 0.0) == 0.25
+    assert told("seconds", 0.0) == 0.25 and told("memory", 0.0) == 512.0
 
 
 def test_the_motion_metric_takes_an_encoder_that_is_given():
