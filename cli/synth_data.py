@@ -40,6 +40,15 @@ def command() -> None:
     """Make `views` shards to train with: people, motions and cameras with depth, opacity and head parameters."""
 
 
+@command.command("open-head")
+@common
+def open_head(**options: Any) -> int:
+    """People of the open head who do not exist, with procedural skin, hair, glasses, clothes, lights: no download."""
+    from fourdface.cli.synthesising import open_heads, run
+
+    return run(open_heads(options), options)
+
+
 @command.command("avatars")
 @click.argument("folder")
 @click.option("--perception", default="auto", show_default=True, help="Backend with which photos are lifted.")

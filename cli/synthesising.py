@@ -35,6 +35,14 @@ def plan_of(options: dict[str, Any]) -> ViewPlan:
     return ViewPlan(**{field.name: options[field.name] for field in dataclasses.fields(ViewPlan)})
 
 
+def open_heads(options: dict[str, Any]) -> Synthesizer:
+    """People of the open head."""
+    from fourdface.stages.synthesis.open_head import OpenHeads
+
+    weights = tuple(entry for entry in embedded_weights() if entry.asset == "open-head")
+    return OpenHeads(plan_of(options), options["seed"], weights)
+
+
 @dataclasses.dataclass(frozen=True)
 class AvatarFolder:
     """Splat avatars, and photos that become some, as a `Synthesizer`; person k is the k-th file by name."""

@@ -151,9 +151,7 @@ def load_full_state(module: nn.Module, state: dict[str, Tensor], ranks: Ranks) -
 
 def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors with the sharded ones gathered."""
-    return {
-        name: value.full_tensor() if hasattr(value, "full_tensor") else value for name, value in tensors.items()
-    }
+    return {name: value.full_tensor() if hasattr(value, "full_tensor") else value for name, value in tensors.items()}
 
 
 def mean_in_buckets(tensors: Sequence[Tensor], ranks: Ranks) -> None:

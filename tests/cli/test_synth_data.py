@@ -108,6 +108,14 @@ def test_who_cannot_be_lifted_is_left_out_and_said(avatars: Path, tmp_path: Path
     assert Views.read(tmp_path / "out" / "views-00000.h5").names == {0: "a.h5"}
 
 
+def test_people_of_the_open_head_need_no_file(tmp_path: Path) -> None:
+    call = ("synth-data", "open-head", *SMALL)
+    good(*call, "-o", tmp_path / "a", "--count", 2, "--sheet", tmp_path / "sheet.jpg")
+    good(*call, "-o", tmp_path / "b", "--count", 2, "--shard", "1/2")
+    assert (tmp_path / "a" / "views-00001.h5").read_bytes() == (tmp_path / "b" / "views-00001.h5").read_bytes()
+    assert "say how many with --count" in fourd(*call, "-o", tmp_path / "c").sentence(2)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

@@ -77,9 +77,7 @@ class ToyRecipe(Recipe):
         softplus = nn.functional.softplus
         if phase == "r1":
             real = real.detach().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(
-                self.networks["discriminator"](real).sum(), real, create_graph=True
-            )
+            (gradient,) = torch.autograd.grad(self.networks["discriminator"](real).sum(), real, create_graph=True)
             return {"r1": self.config.loss.r1 * gradient.square().sum(1).mean()}
         fake = self.networks["generator"](state.randn(len(real), 2))
         if phase == "generator":

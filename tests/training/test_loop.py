@@ -66,9 +66,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
     assert not same(run(tmp_path / "b", seed=1), reference[1])
 
 
-def test_a_run_cut_anywhere_comes_to_the_same_bits(
-    reference: tuple[Path, Tensors], tmp_path: Path
-) -> None:
+def test_a_run_cut_anywhere_comes_to_the_same_bits(reference: tuple[Path, Tensors], tmp_path: Path) -> None:
     for steps in (3, 7, 12):
         tensors = run(tmp_path, steps=steps)
     assert same(tensors, reference[1])

@@ -116,7 +116,8 @@ def _hair_depth(model: HeadModel, points: np.ndarray, look: Look) -> np.ndarray:
     depth = np.where(outer, np.minimum(np.maximum(depth, np.minimum(above, behind)), nape), -1.0)
     depth = _smoothed(model.faces.numpy(), depth, outer, rounds=4)
     forehead = _smoothstep((points[:, 1] - 0.09) / 0.04) * _smoothstep((points[:, 2] - 0.02) / 0.05)
-    return depth - look.hairline * forehead
+    aside = np.minimum(np.square((points[:, 0] - look.parting) / 0.05), 2.0)
+    return depth - (look.hairline + look.temples * aside) * forehead
 
 
 def _smoothed(faces: np.ndarray, values: np.ndarray, where: np.ndarray, rounds: int) -> np.ndarray:

@@ -20,7 +20,8 @@ class Look:
 
     shape_scale: reach of the identity coefficients in standard deviations; hair_length: thickness of the hair on the
     top of the head; hairline: shift of the hairline, positive upwards; brow_width: half the height of the eyebrows;
-    redness, freckles, stubble: strengths from 0 to 1.
+    redness, freckles, stubble, beard: strengths from 0 to 1; shaven: how much of the hair's colour is skin; temples:
+    how much higher the hairline is 5 cm beside the parting, which is `parting` to the subject's left, metres.
     """
 
     shape: np.ndarray
@@ -35,6 +36,10 @@ class Look:
     redness: float
     freckles: float
     stubble: float
+    beard: float = 0.0
+    shaven: float = 0.0
+    temples: float = 0.0
+    parting: float = 0.0
 
 
 def random_look(rng: np.random.Generator, shape_count: int) -> Look:
@@ -45,9 +50,9 @@ def random_look(rng: np.random.Generator, shape_count: int) -> Look:
     iris_tone = rng.uniform(0, 1 - 0.8 * tone)
     return Look(
         shape=np.clip(rng.normal(0, 0.55, shape_count), -1, 1).astype(np.float32),
-        skin=_between(SKIN_TONES, tone),
-        hair=_between(HAIR_TONES, hair_tone),
-        iris=_between(IRIS_TONES, iris_tone),
+        skin=between(SKIN_TONES, tone),
+        hair=between(HAIR_TONES, hair_tone),
+        iris=between(IRIS_TONES, iris_tone),
         shirt=np.array(SHIRTS[rng.integers(len(SHIRTS))]),
         backdrop=np.array(BACKDROPS[rng.integers(len(BACKDROPS))]),
         hair_length=float(rng.uniform(0.010, 0.024)),
@@ -59,7 +64,7 @@ def random_look(rng: np.random.Generator, shape_count: int) -> Look:
     )
 
 
-def _between(tones: tuple[tuple[float, ...], ...], position: float) -> np.ndarray:
+def between(tones: tuple[tuple[float, ...], ...], position: float) -> np.ndarray:
     """Colour at `position` in 0..1 along a list of colours."""
     table = np.array(tones)
     return np.array([np.interp(position * (len(table) - 1), np.arange(len(table)), table[:, c]) for c in range(3)])

@@ -79,7 +79,7 @@ class SyntheticPerson:
         """Picture uint8 [size,size,3]; every pixel is the mean of oversampling^2 samples."""
         with torch.inference_mode():
             picture = self._shaded(self.vertices(state), size * oversampling)
-            encoded = _exposed(picture) ** (1 / 2.2)
+            encoded = exposed(picture) ** (1 / 2.2)
             small = torch.nn.functional.avg_pool2d(encoded.permute(2, 0, 1)[None], oversampling)[0].permute(1, 2, 0)
             return (small * 255).round().to(torch.uint8).numpy()
 
@@ -123,6 +123,6 @@ class SyntheticPerson:
         return fall[..., None] * colour
 
 
-def _exposed(linear: torch.Tensor) -> torch.Tensor:
+def exposed(linear: torch.Tensor) -> torch.Tensor:
     """Bring light to 0..1 as film does: proportional in the shadows, highlights roll off."""
     return (linear * (1 + 0.12 * linear) / (1 + 0.55 * linear)).clamp(0, 1)

@@ -127,9 +127,33 @@ def _skin(canvas: _Canvas, landmarks: np.ndarray, look: Look, rng: np.random.Gen
         beard = np.clip(sum(s * _spot(p, landmarks[k], radius) for k, radius, s in places), 0, 1)
         beard *= 0.75 + 0.25 * plane_waves(p, 0.0015, rng)
         canvas.colour *= 1 - look.stubble * beard[:, None] * np.array([0.38, 0.34, 0.28])
+    if look.beard > 0:
+        _beard(canvas, landmarks, look, rng)
     oily = _spot(p, landmarks[4], 0.012) + _spot(p, landmarks[151], 0.02) + 0.6 * _spot(p, landmarks[50], 0.015)
     oily += 0.6 * _spot(p, landmarks[280], 0.015)
     canvas.gloss += 0.35 * np.clip(oily, 0, 1)
+
+
+def _beard(canvas: _Canvas, landmarks: np.ndarray, look: Look, rng: np.random.Generator) -> None:
+    """Full beard: below the cheeks, round the mouth, down to the throat; strands run downwards."""
+    p = canvas.points
+    places = (
+        (152, 0.034),
+        (164, 0.011),
+        (172, 0.024),
+        (397, 0.024),
+        (58, 0.018),
+        (288, 0.018),
+        (61, 0.008),
+        (291, 0.008),
+    )
+    mask = np.clip(1.6 * sum(_spot(p, landmarks[k], radius) for k, radius in places), 0, 1)
+    mask *= _ramp(p[:, 2], 0.01, 0.04)
+    below_nose = _ramp(p[:, 1] - landmarks[2, 1], -0.001, -0.006)
+    mask *= np.maximum(below_nose, _ramp(np.abs(p[:, 0]), 0.018, 0.034))
+    hairs = plane_waves(p * np.array([2.2, 0.6, 1.4], np.float32), 0.004, rng)
+    strength = np.clip(look.beard * 1.4 * _ramp(mask + 0.10 * hairs, 0.30, 0.65), 0, 1)
+    canvas.paint(look.hair * np.clip(0.85 + 0.14 * hairs, 0.3, 1.6)[:, None], strength, 0.15, 12.0)
 
 
 def _lips(canvas: _Canvas, landmarks: np.ndarray, look: Look, rng: np.random.Generator) -> None:
@@ -216,7 +240,9 @@ def _hair(canvas: _Canvas, depth: np.ndarray, look: Look, rng: np.random.Generat
         strands += strength * np.sin(waves * azimuth + rng.uniform(0, 6.28) + 0.9 * plane_waves(p, 0.03, rng, 6))
     ragged = depth + 0.0022 * strands + 0.0016 * plane_waves(p, 0.012, rng)
     colour = look.hair * np.clip(0.95 + 0.36 * strands, 0.3, 2.0)[:, None]
-    canvas.paint(colour, _ramp(ragged, -0.002, 0.005), 0.35, 14.0)
+    if look.shaven > 0:
+        colour = colour + look.shaven * (0.5 * look.skin + 0.5 * canvas.colour - colour)
+    canvas.paint(colour, (1 - 0.5 * look.shaven) * _ramp(ragged, -0.002, 0.005), 0.35, 14.0)
     hair = depth > 0.004
     canvas.gloss[hair] *= np.clip(1 + 0.9 * strands[hair], 0, 2.5)
 

@@ -33,13 +33,14 @@ def blurred(plate_u8: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _colour(rng: np.random.Generator) -> np.ndarray:
     """Any brightness, little saturation [3]."""
-    return np.asarray(np.clip(rng.uniform(0.05, 0.95) + rng.normal(0, 0.10, 3), 0.02, 0.98))
+    return np.asarray(np.clip(rng.uniform(0.05, 0.95) + rng.normal(0, 0.05, 3), 0.02, 0.98))
 
 
 def _blotches(picture: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
     """Coarse noise, enlarged smoothly: in colours near the picture's own, with some edges as of furniture."""
     cells = int(rng.integers(3, 12))
-    noise = np.clip(0.5 + rng.normal(0, 0.22, (cells, cells, 3)) * rng.uniform(0.3, 1.0, 3), 0, 1)
+    noise = rng.normal(0, 0.2, (cells, cells, 1)) + rng.uniform(0, 0.10) * rng.normal(0, 1, (cells, cells, 3))
+    noise = np.clip(0.5 + noise, 0, 1)
     smooth = resize(np.asarray(noise * 255, np.uint8), size, size) / 255.0
     picture = picture + rng.uniform(0.3, 1.0) * (smooth - 0.5)
     for _ in range(int(rng.integers(0, 4))):
