@@ -20,7 +20,6 @@ from ..media.resize import fill_frame, resize
 from ..methods.portrait4d.alignment import PortraitCrop
 from ..methods.portrait4d.avatar import PortraitAvatar, pack_source, restore_portrait
 from ..methods.portrait4d.engine import Engine, Frame
-from ..methods.portrait4d.network import LARGEST_ENLARGED
 from ..methods.portrait4d.surface import extract_surface
 from ..methods.portrait4d.tracking import CropTracker, crops_of
 from ..methods.portrait4d.view import FACE_ANCHOR, camera_of_label, label_of_camera, portrait_label
@@ -81,7 +80,8 @@ class PortraitPlayer:
     def picture_size(self) -> int:
         """Side of the pictures in pixels, before they are resized."""
         size = self.engine.options.render_size or 0
-        return size if size > self.engine.size // LARGEST_ENLARGED else self.engine.size
+        config = self.engine.network.config
+        return size if size > config.resolution // config.enlargement else self.engine.size
 
     def mesh(self) -> Mesh:
         """The surface of the head with the photo's expression, see `extract_surface`."""

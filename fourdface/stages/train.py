@@ -19,7 +19,11 @@ from ..training.records import IMAGES, SCALARS
 from ..training.run import SKIPPED, WEIGHTS
 from ..training.seeds import seed_everything
 
-RECIPES: dict[str, str] = {}
+RECIPES: dict[str, str] = {
+    "portrait4d-static": "fourdface.methods.portrait4d.training:portrait4d",
+    "portrait4d": "fourdface.methods.portrait4d.training:portrait4d",
+    "portrait4d-v2": "fourdface.methods.portrait4d.training:portrait4d",
+}
 """Name -> "module:attribute" of a RecipeFactory, imported when it is asked for."""
 
 

@@ -13,7 +13,9 @@ from fourdface.methods.portrait4d.motion_encoder import MotionEncoder
 from fourdface.methods.portrait4d.network import Reconstructor
 from fourdface.methods.portrait4d.weights import save_reconstructor
 
-SMALLEST = replace(SIZES["tiny"], resolution=64, render_size=16, coarse_samples=8, fine_samples=8)
+SMALLEST = replace(
+    SIZES["tiny"], motion=548, motion_encoder="pdfgc", resolution=64, render_size=16, coarse_samples=8, fine_samples=8
+)
 
 
 def write_weights(folder: Path, config: ReconstructorConfig = SMALLEST) -> list[str]:

@@ -8,7 +8,11 @@ from typing import Any
 
 from fourdface.errors import FourdError
 
-__all__ = ["SIZES", "ReconstructorConfig"]
+__all__ = ["COEFFICIENT_MOTION", "MOTION_ENCODERS", "SIZES", "ReconstructorConfig"]
+
+MOTION_ENCODERS = ("pdfgc", "coefficients")
+COEFFICIENT_MOTION = 52 + 3 + 6
+"""Length of a motion of coefficients: expression, jaw, eyes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +20,12 @@ class ReconstructorConfig:
     """Of `Reconstructor`; defaults are the published values. Resolutions in pixels, widths in channels.
 
     resolution: side of the source picture and of the result. Planes have half of it.
-    render_size: side of the rendered features at inference; super-resolution starts from a quarter of `resolution`.
+    render_size: side of the rendered features at inference. enlargement: of the super-resolution, 4 or 2, which starts
+    from so small a part of `resolution`. decoder_units: width of the layer between planes and density and colour.
     width, heads, blocks: of Phi's transformer, `blocks` for each half. decoder_width, decoder_heads: of G_T's.
     motion, motion_hidden, motion_tokens: motion embedding, its two layers, tokens that it becomes.
+    motion_encoder: what `motion` numbers are: "pdfgc" (548 from a picture of the face) or "coefficients" (61: the 52
+    coefficients, jaw 3 and eyes 6 of the head model).
     box_size: side of the cube that the planes cover, in Portrait4D's units (three to a metre).
     """
 
@@ -46,11 +53,20 @@ class ReconstructorConfig:
     box_size: float = 1.3
     coarse_samples: int = 48
     fine_samples: int = 48
+    enlargement: int = 4
+    decoder_units: int = 64
+    motion_encoder: str = "pdfgc"
 
     def __post_init__(self) -> None:
         """Refuse sizes that the network cannot have."""
         if self.resolution % 64:
             raise FourdError(f"resolution must be a multiple of 64, got {self.resolution}")
+        if self.enlargement not in (2, 4):
+            raise FourdError(f"enlargement must be 2 or 4, got {self.enlargement}")
+        if self.motion_encoder not in MOTION_ENCODERS:
+            raise FourdError(f"motion_encoder is {self.motion_encoder!r}, expected one of {', '.join(MOTION_ENCODERS)}")
+        if self.motion_encoder == "coefficients" and self.motion != COEFFICIENT_MOTION:
+            raise FourdError(f"motion is {self.motion}, and coefficients with jaw and eyes are {COEFFICIENT_MOTION}")
         for name in ("width", "decoder_width"):
             if getattr(self, name) % 4:
                 raise FourdError(f"{name} must be a multiple of 4, got {getattr(self, name)}")
@@ -78,6 +94,10 @@ def _like(default: Any, value: Any, name: str) -> Any:
         if not isinstance(value, list) or len(value) != len(default):
             raise ValueError(f"{name} must be {len(default)} numbers")
         return tuple(_like(first, item, name) for first, item in zip(default, value, strict=True))
+    if isinstance(default, str):
+        if not isinstance(value, str) or len(value) > 64:
+            raise ValueError(f"{name} must be a word")
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, type(default))) or not 0 < value <= 1 << 16:
         raise ValueError(f"{name} is {value!r}, expected a {type(default).__name__} above 0")
     return type(default)(value)
@@ -85,10 +105,11 @@ def _like(default: Any, value: Any, name: str) -> Any:
 
 SIZES = {
     "tiny": ReconstructorConfig(
-        resolution=128, render_size=32, global_width=16, global_depths=(1, 1, 1, 1), global_channels=64,
-        detail_stem=16, feature_channels=32, width=128, blocks=2, decoder_width=64, decoder_hidden=(48, 32),
-        motion_hidden=64, motion_tokens=16, convs=48, plane_channels=16, background_width=16,
-        superresolution=(64, 32), w_dim=64, coarse_samples=16, fine_samples=16,
+        resolution=128, render_size=64, global_width=16, global_depths=(1, 1, 1, 1), global_channels=64,
+        detail_stem=16, feature_channels=32, width=192, blocks=2, decoder_width=64, decoder_hidden=(48, 32),
+        motion=61, motion_hidden=128, motion_tokens=16, convs=48, plane_channels=16, background_width=8,
+        superresolution=(32, 16), w_dim=32, box_size=1.2, coarse_samples=16, fine_samples=16, enlargement=2,
+        decoder_units=32, motion_encoder="coefficients",
     ),
     "small": ReconstructorConfig(
         resolution=256, render_size=64, global_width=32, global_depths=(2, 2, 2, 2), global_channels=128,
@@ -98,4 +119,5 @@ SIZES = {
     ),
     "paper": ReconstructorConfig(),
 }  # fmt: skip
-"""Named sizes: tiny runs in tests on two CPU cores, small trains on one GPU, paper is the published network."""
+"""Named sizes: tiny trains in half an hour on two CPU cores and moves by coefficients, small trains on one GPU in under
+an hour, paper is the published network."""

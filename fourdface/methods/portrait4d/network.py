@@ -34,9 +34,6 @@ __all__ = ["Picture", "Reconstructor", "Source", "Warp"]
 Warp = Callable[[Tensor], Tensor] | OffsetGrid
 """Points [B, ..., 3] -> points without the neck's rotation, or the same as offsets on a grid."""
 
-LARGEST_ENLARGED = 4
-"""The super-resolution enlarges so many times at most; larger renders are shown as they are."""
-
 
 @dataclass(frozen=True)
 class Source:
@@ -93,9 +90,9 @@ class Reconstructor(nn.Module):
             hidden=c.decoder_hidden,
         )  # fmt: skip
         self.background = BackgroundUNet(5, c.plane_channels, c.background_width)
-        enlarge = SuperresolutionConfig(c.resolution // LARGEST_ENLARGED, c.resolution, c.superresolution)
+        enlarge = SuperresolutionConfig(c.resolution // c.enlargement, c.resolution, c.superresolution)
         self.superresolution = Superresolution(c.plane_channels, enlarge, w_dim=c.w_dim)
-        self.decoder = OSGDecoder(c.plane_channels, c.plane_channels, heads=2)
+        self.decoder = OSGDecoder(c.plane_channels, c.plane_channels, hidden=c.decoder_units, heads=2)
         self.deformer = None if head is None else HeadDeformer(head, c.box_size)
 
     def encode_source(self, image_pm1: Tensor, motion: Tensor, motion_scale: float | Tensor = 1.0) -> Source:
@@ -144,20 +141,17 @@ class Reconstructor(nn.Module):
 
         Args:
             background: [B, C, r, r] in 0..1 (`Source.background`). warp: see `warp`; None is a straight neck.
-            size: side of the rendered features; up to a quarter of the result they are enlarged by the
+            size: side of the rendered features; up to `resolution / enlargement` they are enlarged by the
                 super-resolution, above it the render's own colours are the picture.
             sampling: None is the published number of samples at the middle of their steps, without chance.
             backend: of `render_volume`.
         """
         size = size or self.config.render_size
         sampling = sampling or RaySampling(self.config.coarse_samples, self.config.fine_samples, placement="centres")
-        world_to_camera, intrinsics = camera_from_label(label, size, axes="opengl")
-        origins, directions = camera_rays(world_to_camera, intrinsics, size, size)
-        near, far = plane_limits(world_to_camera, size * size, self.config.box_size)
+        rays = self._rays(label, size)
         field = TriplaneField(planes, self.decoder, axes="portrait4d", box_size=self.config.box_size)
-        rendered = render_volume(
-            field, Rays(origins, directions, near, far), sampling, warp=warp, over_batch=True, backend=backend
-        )
+        with torch.autocast(planes.device.type, enabled=False):  # the kernels, and distances, want float32
+            rendered = render_volume(field, rays, sampling, warp=warp, over_batch=True, backend=backend)
         if background.shape[-1] != size:
             background = interpolate(background, size=(size, size), mode="bilinear", align_corners=False)
         transmittance = as_image(rendered.transmittance, size, size)
@@ -180,8 +174,15 @@ class Reconstructor(nn.Module):
         warp = None if pose is None else self.warp(pose)
         return self.render(planes, label, source.background, warp=warp, size=size, sampling=sampling)
 
+    def _rays(self, label: Tensor, size: int) -> Rays:
+        with torch.autocast(label.device.type, enabled=False):
+            world_to_camera, intrinsics = camera_from_label(label, size, axes="opengl")
+            origins, directions = camera_rays(world_to_camera, intrinsics, size, size)
+            near, far = plane_limits(world_to_camera, size * size, self.config.box_size)
+        return Rays(origins, directions, near, far)
+
     def _picture(self, features: Tensor) -> Tensor:
-        if features.shape[-1] > self.config.resolution // LARGEST_ENLARGED:
+        if features.shape[-1] > self.config.resolution // self.config.enlargement:
             return features[:, :3]
         seen = features.to(self.superresolution.block0.conv0.weight.dtype)
         style = self.w_avg.to(seen.dtype).expand(len(seen), 1, -1)

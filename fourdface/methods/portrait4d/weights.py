@@ -19,7 +19,7 @@ from fourdface.methods.portrait4d.network import Reconstructor
 from fourdface.priors.genhead.deformation import HeadDeformer
 from fourdface.priors.genhead.head import HeadGeometry
 
-__all__ = ["METHODS", "MOTION_ASSET", "LoadedWeights", "Variant", "load_motion_encoder", "load_reconstructor",
+__all__ = ["METHODS", "MOTION_ASSET", "LoadedWeights", "Variant", "load_motion_encoder", "load_reconstructor", "packed",
            "save_reconstructor"]  # fmt: skip
 
 MOTION_ASSET = "pdfgc-motion"
@@ -83,12 +83,18 @@ def load_motion_encoder(weights: str | Path = MOTION_ASSET) -> tuple[MotionEncod
     return network.eval().requires_grad_(False), _origin(weights)
 
 
+def packed(network: Reconstructor) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a weights file of a network of any size, without the head geometry."""
+    state = {key: value for key, value in network.state_dict().items() if not key.startswith(_DEFORMER)}
+    return state, {_CONFIG: network.config.to_json()}
+
+
 def save_reconstructor(network: Reconstructor, path: Path) -> None:
     """Write a network of any size with its settings as safetensors, without the head geometry."""
     from safetensors.torch import save_file
 
-    state = {key: value.contiguous() for key, value in network.state_dict().items() if not key.startswith(_DEFORMER)}
-    save_file(state, str(path), metadata={_CONFIG: network.config.to_json()})
+    state, metadata = packed(network)
+    save_file({key: value.contiguous() for key, value in state.items()}, str(path), metadata=metadata)
 
 
 def _require(values: dict[str, Tensor], wanted: dict[str, Tensor], name: str) -> None:

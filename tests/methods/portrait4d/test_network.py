@@ -21,7 +21,7 @@ from fourdface.priors.genhead.camera import frontal_label
 from fourdface.priors.genhead.head import HeadGeometry
 from support.heads import parity_pose, synthetic_flame
 
-TINY = SIZES["tiny"]
+TINY = replace(SIZES["tiny"], motion=548, motion_encoder="pdfgc")
 
 
 @pytest.fixture(scope="module")
