@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -77,15 +78,25 @@ def shard(networks: Mapping[str, nn.Module], methods: Mapping[str, Sequence[str]
     """Spread the parameters of networks over the processes (FSDP2), in place.
 
     methods: further methods of each network through which it is called; FSDP2 gathers parameters around those it knows.
+    A recipe runs networks several times in a phase and differentiates twice (R1), so what was gathered stays until
+    `gather_anew`: gradients, optimizer states and averages are spread always, weights between the phases.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
     for name, module in networks.items():
-        fully_shard(module, mesh=mesh)
+        sharded: Any = fully_shard(module, mesh=mesh, reshard_after_forward=False)
+        sharded.set_reshard_after_backward(False)
         for method in methods.get(name, ()):
             register_fsdp_forward_method(module, method)
+
+
+def gather_anew(networks: Mapping[str, nn.Module], ranks: Ranks) -> None:
+    """Let go of gathered parameters, which an update has made old (FSDP2)."""
+    for module in networks.values() if ranks.sharded else ():
+        sharded: Any = module
+        sharded.reshard()
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:

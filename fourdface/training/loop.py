@@ -91,6 +91,7 @@ def update(run: Run, phase: Phase, micros: list[dict[str, Tensor]]) -> dict[str,
         guard.restore()
         run.skip(phase.name, micros)
     run.optimizers.end()
+    distributed.gather_anew(run.recipe.networks, ranks)
     return values
 
 
@@ -108,6 +109,7 @@ def observe(run: Run, records: Records) -> None:
         with torch.no_grad():
             run.state.begin_fixed(name)
             result: Any = getattr(run.recipe, name)(networks, run.state)
+        distributed.gather_anew(networks, run.ranks)
         getattr(records, name)(result)
         for key, module in networks.items():
             module.train(modes[key])
