@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from fourdface.errors import FourdError, UsageError
@@ -44,7 +44,7 @@ def index_at(seed: int, position: int, count: int) -> int:
     return int(permutation(seed, epoch, count)[place])
 
 
-class _Positions(TorchDataset[dict[str, Tensor]]):
+class _Positions(TorchDataset[Any]):
     """The data set as a function of the position, for the workers."""
 
     def __init__(self, samples: Samples, seed: int) -> None:
@@ -53,13 +53,22 @@ class _Positions(TorchDataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, position: int) -> dict[str, Tensor]:
+    def __getitem__(self, position: int) -> dict[str, Tensor] | FourdError:
         index = index_at(self.seed, position, self.count)
         draw = getattr(self.samples, "draw", None)
-        if draw is None:
-            return self.samples[index]
-        generator = torch.Generator().manual_seed(seed_of(self.seed, position, "sample"))
-        return draw(index, generator)  # type: ignore[no-any-return]
+        try:
+            if draw is None:
+                return self.samples[index]
+            generator = torch.Generator().manual_seed(seed_of(self.seed, position, "sample"))
+            return draw(index, generator)  # type: ignore[no-any-return]
+        except FourdError as error:  # raised in a worker, it would arrive with the worker's traceback as its text
+            return error
+
+
+def _collate(samples: list[dict[str, Tensor] | FourdError]) -> dict[str, Tensor] | FourdError:
+    """Samples as one batch, or the first error among them."""
+    error = next((sample for sample in samples if isinstance(sample, FourdError)), None)
+    return error or default_collate(samples)
 
 
 class _Order:
@@ -99,7 +108,7 @@ def steps_of_batches(
     if len(samples) == 0:
         raise FourdError("the training data holds no sample")
     device = device or torch.device("cpu")
-    options: dict[str, Any] = {"num_workers": workers, "pin_memory": device.type == "cuda"}
+    options: dict[str, Any] = {"num_workers": workers, "pin_memory": device.type == "cuda", "collate_fn": _collate}
     if workers:
         options |= {"persistent_workers": True, "prefetch_factor": 4}
     order: Any = _Order(batch, accumulate, rank, world, step)
@@ -108,6 +117,8 @@ def steps_of_batches(
         yield [to_device(next(batches), device) for _ in range(accumulate)]
 
 
-def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """The batch on a device, copied while it computes where memory is pinned."""
+def to_device(batch: dict[str, Tensor] | FourdError, device: torch.device) -> dict[str, Tensor]:
+    """The batch on a device, copied while it computes where memory is pinned; raises an error that came instead."""
+    if isinstance(batch, FourdError):
+        raise batch
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}

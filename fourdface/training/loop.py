@@ -37,7 +37,7 @@ def train(
     check_split(options.batch, options.accumulate, ranks.world)
     run = Run(recipe, options, run_dir, ranks, len(samples))
     state, config = run.state, config or {}
-    if run.restore():
+    if run.restore() and ranks.rank == 0:
         logger.info("continuing at step %d of %d", state.step, options.steps)
     batches = steps_of_batches(
         samples, options.seed, options.batch, options.accumulate, rank=ranks.rank, world=ranks.world, step=state.step,
@@ -57,7 +57,7 @@ def train(
             if stop or state.step == options.steps or is_due(state.step, options.save_every):
                 run.save(config)
             if stop and state.step < options.steps:
-                logger.info("stopped at step %d; the same command continues", state.step)
+                logger.warning("stopped at step %d; the same command continues", state.step)
                 raise SystemExit(128 + interruption.signal)
     return state
 

@@ -111,7 +111,7 @@ class PhaseOptimizers:
         for place, value in tensors.items():
             owner, name, key = place.split("/")
             parameter = self._trainable[name]
-            here = value if key == "step" else like(value, parameter)
+            here = value.clone() if key == "step" else like(value.clone(), parameter)  # the file is mapped, not read
             self.optimizers[owner].state[parameter][key] = here
 
 

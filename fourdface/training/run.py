@@ -48,7 +48,9 @@ class Run:
         return {**self.recipe.networks, **self.averages.networks}
 
     def save(self, config: Mapping[str, Any]) -> None:
-        """Write a checkpoint and weights.safetensors; every rank takes part, rank 0 writes."""
+        """Write weights.safetensors, then a checkpoint (in this order: what is killed between them is made again);
+        every rank takes part, rank 0 writes."""
+        self._export(config)
         tensors: dict[str, Tensor] = {}
         for group, networks in (("network", self.recipe.networks), ("average", self.averages.networks)):
             for name, module in networks.items():
@@ -63,7 +65,6 @@ class Run:
                 "skipped_in_a_row": self.state.skipped_in_a_row, "batch": self.options.batch, "seed": self.options.seed,
             }  # fmt: skip
             checkpoint.save(self.run_dir, tensors, facts, self.options.keep)
-        self._export(config)
         distributed.wait_for_all(self.ranks)
 
     def _export(self, config: Mapping[str, Any]) -> None:
@@ -82,17 +83,19 @@ class Run:
         stored = checkpoint.newest(self.run_dir)
         if stored is None:
             return False
-        if stored.facts["samples"] != self.samples:
-            raise FourdError(
-                f"{stored.path} was made with {stored.facts['samples']} training samples, and there are {self.samples} "
-                "now; give the same data, or --fresh to start anew"
-            )
+        now = {"samples": self.samples, "batch": self.options.batch, "seed": self.options.seed}
+        for name, value in now.items():
+            if stored.facts[name] != value:
+                raise FourdError(
+                    f"{stored.path} was made with {name} {stored.facts[name]}, and {name} is {value} now; give the "
+                    "same data and configuration, or --fresh to start anew"
+                )
         for group, networks in (("network", self.recipe.networks), ("average", self.averages.networks)):
             for name, module in networks.items():
                 whole = stored.matching(f"{group}/{name}", module.state_dict())
                 distributed.load_full_state(module, whole, self.ranks)
-        for name, value in stored.matching("variable", self.recipe.variables).items():
-            self.recipe.variables[name].copy_(value)
+        for name, tensor in stored.matching("variable", self.recipe.variables).items():
+            self.recipe.variables[name].copy_(tensor)
         try:
             self.optimizers.load(stored.group("optimizer"))
         except (KeyError, ValueError) as error:
@@ -122,7 +125,7 @@ class Run:
         where = f"step {self.state.step}, phase {phase}: a loss or gradient is not finite"
         if stop:
             raise FourdError(
-                f"{where}, for the {self.state.skipped_in_a_row}th time in a row; the batch is in {path}; "
+                f"{where}, {self.state.skipped_in_a_row} times in a row; the batch is in {path}; "
                 "lower the learning rate, give --set train.clip=1, or look at that batch"
             )
         logger.warning("%s; the update is skipped, its batch is in %s", where, path)

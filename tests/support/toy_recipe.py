@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -32,7 +34,7 @@ class ToyConfig:
     poisoned: int = -1
     """Index of a sample that is not finite (-1: none)."""
     die_at: int = -1
-    """Step at which the first process kills itself, once (-1: never)."""
+    """Step at which the last rank kills itself, unless torchrun has started it anew (-1: never)."""
 
 
 class Generator(nn.Module):
@@ -73,6 +75,8 @@ class ToyRecipe(Recipe):
         self.variables = {"seen": torch.zeros(1)}
 
     def step(self, phase: str, batch: dict[str, Tensor], state: TrainState) -> dict[str, Tensor]:
+        if state.step == self.config.die_at and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+            os.kill(os.getpid(), signal.SIGKILL if state.rank == state.world - 1 else 0)
         real = batch["point"]
         softplus = nn.functional.softplus
         if phase == "r1":

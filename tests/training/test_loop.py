@@ -15,6 +15,7 @@ from fourdface.training.records import read_scalars
 from fourdface.training.seeds import seed_everything
 from support.toy_recipe import Circle, ToyConfig, ToyRecipe
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 OPTIONS = TrainOptions(batch=8, steps=12, log_every=4, image_every=6, score_every=6, save_every=4)
 
 
@@ -89,5 +90,5 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(FourdError, match=r"another network: network/generator/layers\.0\.bias is \[16\], and \[8\]"):
         run(tmp_path, ToyConfig(network=NetworkOptions(8)))
-    with pytest.raises(FourdError, match="made with 40 training samples, and there are 41 now"):
+    with pytest.raises(FourdError, match="made with samples 40, and samples is 41 now"):
         run(tmp_path, ToyConfig(samples=41))
