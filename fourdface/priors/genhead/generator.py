@@ -19,14 +19,23 @@ from fourdface.blocks.decoder import OSGDecoder
 from fourdface.blocks.rays import camera_from_label, camera_rays, plane_limits
 from fourdface.blocks.stylegan2 import NoiseMode, StyleGAN2Generator
 from fourdface.blocks.superresolution import Superresolution, constant_style
-from fourdface.blocks.volume_renderer import Rays, RaySampling, Rendered, as_image, render_volume
+from fourdface.blocks.volume_renderer import Rays, RaySampling, Rendered, Samples, as_image, render_samples
 from fourdface.priors.genhead.config import GenHeadConfig
 from fourdface.priors.genhead.deformation import HeadDeformer
 from fourdface.priors.genhead.head import HeadGeometry, HeadPose
 from fourdface.priors.genhead.masks import PartMasks, part_masks
 from fourdface.priors.genhead.parts import HeadField
 
-__all__ = ["GenHead", "GenHeadPictures"]
+__all__ = ["GenHead", "GenHeadPictures", "HeadSamples"]
+
+
+@dataclass(frozen=True)
+class HeadSamples:
+    """Where a render looked, for losses on densities: the field, its rays and their samples."""
+
+    field: HeadField
+    rays: Rays
+    samples: Samples
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class GenHeadPictures:
     image [B, 3, R, R]: the picture in -1..1. render [B, 3, r, r]: the same before super-resolution. features
     [B, K, r, r]: render and the channels after it, -1..1. background [B, K, r, r]: what is behind, -1..1.
     ray_distance [B, 1, r, r]: in the label's units. transmittance [B, 1, r, r]: how much of the background is seen.
-    masks: of eyes and mouth.
+    masks: of eyes and mouth. samples: where `keep_samples` asked for them.
     """
 
     image: Tensor
@@ -46,6 +55,7 @@ class GenHeadPictures:
     ray_distance: Tensor
     transmittance: Tensor
     masks: PartMasks
+    samples: HeadSamples | None = None
 
     @property
     def silhouette(self) -> Tensor:
@@ -158,6 +168,7 @@ class GenHead(nn.Module):
         render_size: int | None = None,
         sampling: RaySampling | None = None,
         eyelids: Tensor | None = None,
+        keep_samples: bool = False,
     ) -> GenHeadPictures:
         """Render heads whose planes and background are at hand.
 
@@ -168,6 +179,7 @@ class GenHead(nn.Module):
                 the background goes through super-resolution.
             sampling: of the rays; by default the configuration's numbers without chance (centres of the strata).
             eyelids: expression [B, E] of the eyelids instead of the pose's own.
+            keep_samples: return the samples of the rays too (their gradients take memory).
         """
         config = self.config
         size = config.render_size if render_size is None else render_size
@@ -179,7 +191,7 @@ class GenHead(nn.Module):
         if sampling is None:
             sampling = RaySampling(config.coarse_samples, config.fine_samples, placement="centres")
         masks = part_masks(self.head, pose, label, min(size, config.render_size), config.resolution, eyelids)
-        rendered = self._volume(planes, pose, label, size, masks, sampling, eyelids)
+        rendered, samples = self._volume(planes, pose, label, size, masks, sampling, eyelids)
         behind = _resized(background, size)
         transmittance, distance = (as_image(x, size, size) for x in (rendered.transmittance, rendered.ray_distance))
         style = constant_style(len(planes), config.w_dim, planes)
@@ -191,7 +203,8 @@ class GenHead(nn.Module):
             features = as_image(rendered.features, size, size)
             image = 2 * (features[:, :3] + transmittance * (sharp + 1) / 2) - 1
             features = torch.cat([image, 2 * features[:, 3:] - 1], dim=1)
-        return GenHeadPictures(image, features[:, :3], features, 2 * behind - 1, distance, transmittance, masks)
+        kept = samples if keep_samples else None
+        return GenHeadPictures(image, features[:, :3], features, 2 * behind - 1, distance, transmittance, masks, kept)
 
     def _volume(
         self,
@@ -202,7 +215,7 @@ class GenHead(nn.Module):
         masks: PartMasks,
         sampling: RaySampling,
         eyelids: Tensor | None,
-    ) -> Rendered:
+    ) -> tuple[Rendered, HeadSamples]:
         """Volume render [B, size², ...] of the posed heads alone."""
         with torch.autocast(label.device.type, enabled=False):
             view, intrinsics = camera_from_label(label, size, axes="opengl")
@@ -219,7 +232,8 @@ class GenHead(nn.Module):
             self.config.box_size,
             blend_densities=larger,
         )
-        return render_volume(field, rays, sampling, over_batch=True)
+        rendered, samples = render_samples(field, rays, sampling, over_batch=True)
+        return rendered, HeadSamples(field, rays, samples)
 
 
 def _resized(x: Tensor, size: int) -> Tensor:

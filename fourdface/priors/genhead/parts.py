@@ -44,8 +44,9 @@ class HeadField:
         mouth = self._per_sample(self.mouth, shape)
         head_at = self.parts.moved(still, "head")[0]
         density, colours = self._decoded(self.planes[:, 3:], head_at)
+        parts = self.planes[:, :3].split(1)  # split once: slices would have gradients of the whole batch
         mixed = [
-            self._with_part(b, still[b], (inside[b], eyes[b], mouth[b]), density[b], colours[b])
+            self._with_part(parts[b], b, still[b], (inside[b], eyes[b], mouth[b]), density[b], colours[b])
             for b in range(len(points))
         ]
         out_density, out_colours = (torch.stack(part) for part in zip(*mixed, strict=True))
@@ -61,8 +62,24 @@ class HeadField:
         colours, density = self.decoder.decode(features)
         return density[..., 0].to(points.dtype), colours.to(points.dtype)
 
+    def head_density(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw density [B, R, S] of the head's planes alone at points [B, R, S, 3], and which of them are in an eye's box.
+
+        For the losses that keep the head out of eyes and mouth.
+        """
+        shape = points.shape[:3]
+        still = self.parts.neck(points.flatten(1, 2))
+        density, _ = self._decoded(self.planes[:, 3:], self.parts.moved(still, "head")[0])
+        return density.unflatten(1, shape[1:]), self.parts.in_eyes(still).unflatten(1, shape[1:])
+
     def _with_part(
-        self, item: int, points: Tensor, weights: tuple[Tensor, Tensor, Tensor], density: Tensor, colours: Tensor
+        self,
+        planes: Tensor,
+        item: int,
+        points: Tensor,
+        weights: tuple[Tensor, Tensor, Tensor],
+        density: Tensor,
+        colours: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Blend the eyes' and mouth's field of one head into the head's; only samples that show it are looked up.
 
@@ -79,7 +96,7 @@ class HeadField:
         for part, chosen in (("mouth", speaks), ("eyes", ~speaks)):
             if chosen.any():
                 moved[chosen] = self.parts.moved(at[chosen][None], part, item)[0][0]
-        part_density, part_colours = self._decoded(self.planes[item : item + 1, :3], moved[None])
+        part_density, part_colours = self._decoded(planes, moved[None])
         part_density = part_density[0] * (inside[shown] + mouth[shown])
         share = (eyes + mouth)[shown]
         head_density, head_colours = density[shown], colours[shown]
