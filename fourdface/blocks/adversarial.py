@@ -73,11 +73,10 @@ def linear_schedule(images: int, start: float, end: float, over: int, begin: int
     return start + (end - start) * min(max((images - begin) / over, 0.0), 1.0)
 
 
-def partly_rolled(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Labels [B, L] of which each is, with a probability, that of the sample before it in the batch.
+def partly_rolled(labels: Tensor, draws: Tensor, probability: float) -> Tensor:
+    """Labels [B, L], each that of the sample before it in the batch where its draw (uniform, [B]) is below probability.
 
     The generator's mapping network gets these, so that identity does not depend on the camera it is seen from (EG3D,
-    section 4.3, "generator pose conditioning"). Chance comes from `generator`, a CPU generator.
+    section 4.3, "generator pose conditioning").
     """
-    draw = torch.rand(len(labels), 1, generator=generator).to(labels.device)
-    return torch.where(draw < probability, labels.roll(1, dims=0), labels)
+    return torch.where(draws[:, None] < probability, labels.roll(1, dims=0), labels)

@@ -7,21 +7,25 @@ camera that the crop stands for (12 degrees), and the head's whole turn and plac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 
+from fourdface.artifacts import Provenance, Views
 from fourdface.blocks.head_fitting import HeadFitter, tracking_world_to_camera
 from fourdface.blocks.head_model import HeadModel
 from fourdface.blocks.rotation import axis_angle_to_matrix
 from fourdface.errors import FourdError
-from fourdface.methods.portrait4d.alignment import PortraitCrop, fit_face, five_points, portrait_crop
+from fourdface.media.image import encode_png
+from fourdface.methods.portrait4d.alignment import fit_face, five_points, portrait_crop
 from fourdface.perception.base import Face, Perception
 from fourdface.priors.genhead.camera import FOCAL
 
-__all__ = ["AlignedRow", "align_person", "align_photo", "portrait_intrinsics"]
+__all__ = ["AlignedRow", "align_person", "align_photo", "pictures_to_views", "portrait_intrinsics"]
 
 
 @dataclass(frozen=True)
@@ -91,3 +95,36 @@ def align_person(
 
 def _f4(values: torch.Tensor) -> np.ndarray:
     return values.numpy().astype(np.float32)
+
+
+def pictures_to_views(people: Sequence[tuple[str, list[AlignedRow]]], head_model: str, provenance: Provenance) -> Views:
+    """Rows of people (name, their frames) as a `views` artifact without depth: a frame is a motion with one view.
+
+    Raises FourdError where there is no row.
+    """
+    rows = [row for _, person in people for row in person]
+    if not rows:
+        raise FourdError("no picture shows a face that can be aligned; give photos of single persons")
+    size, count = rows[0].image_u8.shape[0], len(rows)
+    motions = np.concatenate([np.arange(len(person)) for _, person in people])
+    zeros = np.zeros((count, 3), np.float32)
+    return Views(
+        provenance=provenance, width=size, height=size, head_model=head_model,
+        images=[_jpeg(row.image_u8) for row in rows], backgrounds=[],
+        background_index=np.full(count, -1, np.int64), index=np.arange(count, dtype=np.int64),
+        identity=np.repeat(np.arange(len(people)), [len(person) for _, person in people]).astype(np.int64),
+        motion=motions.astype(np.int64), view=np.zeros(count, np.int64),
+        identity_name=[name.encode() for name, _ in people], shape=np.stack([row.shape for row in rows]),
+        expression=np.stack([row.expression for row in rows]), rotation=zeros, translation=zeros.copy(),
+        neck=zeros.copy(), jaw=zeros.copy(), eyes=np.stack([row.eyes for row in rows]),
+        coefficients=np.stack([row.coefficients for row in rows]),
+        intrinsics=np.repeat(portrait_intrinsics(size)[None], count, axis=0),
+        world_to_camera=np.stack([row.world_to_camera for row in rows]),
+        opacities=[encode_png(row.alpha_u8) for row in rows],
+    )  # fmt: skip
+
+
+def _jpeg(image_u8: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(image_u8).save(out, "JPEG", quality=95, subsampling=0)
+    return out.getvalue()

@@ -20,6 +20,7 @@ from ..training.run import SKIPPED, WEIGHTS
 from ..training.seeds import seed_everything
 
 RECIPES: dict[str, str] = {
+    "genhead": "fourdface.stages.train_genhead:FACTORY",
     "portrait4d-static": "fourdface.methods.portrait4d.training:portrait4d",
     "portrait4d": "fourdface.methods.portrait4d.training:portrait4d",
     "portrait4d-v2": "fourdface.methods.portrait4d.training:portrait4d",

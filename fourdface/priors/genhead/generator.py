@@ -112,16 +112,19 @@ class GenHead(nn.Module):
         truncation: float = 1.0,
         truncation_cutoff: int | None = None,
         noise_mode: NoiseMode = "const",
+        update_average: bool = False,
     ) -> Tensor:
         """Both tri-planes of an identity (equation 1): [B, 6, C, H, W], eyes and mouth first.
 
         Args:
             z: [B, z_dim] latents. shape: [B, S] identity of the head model. conditioning: [B, 25] camera label, at
                 inference `camera.conditioning_label`. truncation: towards the mean style, of the first
-                `truncation_cutoff` styles.
+                `truncation_cutoff` styles. update_average: let the mean style follow (training).
         """
         label = torch.cat([conditioning, shape], dim=1)
-        ws = self.backbone.mapping(z, label, truncation=truncation, truncation_cutoff=truncation_cutoff)
+        ws = self.backbone.mapping(
+            z, label, truncation=truncation, truncation_cutoff=truncation_cutoff, update_average=update_average
+        )
         planes, _ = self.backbone.synthesis(ws, noise_mode)
         return planes.unflatten(1, (6, self.config.plane_channels))
 

@@ -63,7 +63,7 @@ class HeadField:
         return density[..., 0].to(points.dtype), colours.to(points.dtype)
 
     def head_density(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw density [B, R, S] of the head's planes alone at points [B, R, S, 3], and which of them are in an eye's box.
+        """Raw density [B, R, S] of the head's planes alone at points [B, R, S, 3], and which are in an eye's box.
 
         For the losses that keep the head out of eyes and mouth.
         """
