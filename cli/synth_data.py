@@ -58,3 +58,27 @@ def avatars(folder: str, perception: str, **options: Any) -> int:
     from fourdface.cli.synthesising import AvatarFolder, run
 
     return run(AvatarFolder.open(folder, perception, options), options)
+
+
+@command.command("pictures")
+@click.argument("folder")
+@click.option("--perception", default="auto", show_default=True, help="Backend that looks at the photos.")
+@click.option("--mirror", is_flag=True, help="Take every photo mirrored too.")
+@click.option("--frames", type=click.IntRange(1), default=1, show_default=True, help="Of a tracked clip at most.")
+@click.option("-o", "--output", metavar="FOLDER", required=True, help="Folder for views-00000.h5, ...")
+@click.option("--overwrite", is_flag=True, help="Make shards anew that are there.")
+@click.option("--count", type=click.IntRange(1), help="Files in all (default: as many as there are).")
+@click.option("--size", type=click.IntRange(32, 1024), default=512, show_default=True, help="Pixels.")
+@click.option("--per-shard", type=click.IntRange(1), default=500, show_default=True, help="Files (people) a shard.")
+@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
+@click.option("--sheet", metavar="PICTURE", help="Contact sheet of the first shard: NAME.png or NAME.jpg.")
+@shard_option
+def pictures(folder: str, **options: Any) -> int:
+    """Real photos, and tracked photos or clips, of FOLDER and its subfolders: aligned, with fitted heads.
+
+    For adversarial training (`fourd train genhead`). Clips come from `fourd preprocess --keep-frames --mattes`.
+    """
+    from fourdface.cli.synthesising import run
+    from fourdface.cli.synthesising_pictures import PictureFolder
+
+    return run(PictureFolder.open(folder, options), {**options, "seed": 0})

@@ -160,7 +160,8 @@ def _provenance(synthesizer: Synthesizer, members: range, seed: int) -> Provenan
     }  # fmt: skip
     return Provenance(
         command=f"fourd synth-data {synthesizer.kind}", config_json=json.dumps(config, ensure_ascii=False), seed=seed,
-        weights=synthesizer.weights, method=synthesizer.kind, synthetic_media=True,
+        weights=synthesizer.weights, method=synthesizer.kind,
+        synthetic_media=synthesizer.kind != "pictures",
     )  # fmt: skip
 
 

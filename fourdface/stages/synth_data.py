@@ -79,6 +79,6 @@ def make_shard(
         first = next(iter(failed.values()), "no people were asked for")
         raise FourdError(f"not one of {len(failed)} people could be rendered; the first: {first}")
     sources = dict.fromkeys([*provenance.sources, *(source for _, person in people for source in person.sources)])
-    made = replace(provenance, sources=tuple(sources), synthetic_media=True)
+    made = replace(provenance, sources=tuple(sources), synthetic_media=synthesizer.kind != "pictures")
     plan = synthesizer.plan
     return assemble(people, synthesizer.head_model, plan, made), failed

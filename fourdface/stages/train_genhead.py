@@ -13,6 +13,7 @@ from PIL import Image
 from fourdface.artifacts import Views
 from fourdface.errors import FourdError, UsageError
 from fourdface.priors.genhead.camera import label_from_camera
+from fourdface.priors.genhead.lmdb_data import LmdbPictures
 from fourdface.priors.genhead.training import GenHeadRecipe
 from fourdface.priors.genhead.training_config import GenHeadTraining
 from fourdface.priors.genhead.training_data import PictureRow, Pictures, PictureSource
@@ -65,12 +66,15 @@ class ViewsPictures:
 def open_pictures(paths: Sequence[str], config: GenHeadTraining) -> Pictures:
     """The training pictures of all data paths. Raises UsageError where there is none, FourdError for wrong data."""
     if not paths:
-        raise UsageError("genhead needs pictures: give --data with views artifacts (fourd pictures FOLDER -o FILE)")
+        raise UsageError("genhead needs pictures: give --data FOLDER of `fourd synth-data pictures`")
     sources: list[PictureSource] = []
     for path in map(Path, paths):
+        if (path / "data.mdb").is_file():
+            sources.append(LmdbPictures(path))
+            continue
         files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
         if not files:
-            raise FourdError(f"{path} holds no views artifact (*.h5); run `fourd pictures {path} -o FILE.h5` first")
+            raise FourdError(f"{path} holds no views artifact (*.h5): run `fourd synth-data pictures {path} -o OUT`")
         sources += [ViewsPictures(Views.read(file), config.network.head, str(file)) for file in files]
     return Pictures(sources, config.network.resolution, config.data)
 

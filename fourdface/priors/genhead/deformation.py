@@ -70,8 +70,8 @@ class NeckField:
     @classmethod
     def none(cls, batch: int, like: Tensor, box_size: float) -> NeckField:
         """The field of straight necks, which moves nothing."""
-        sizes = ((3, FINE), (1, FINE), (3, COARSE))
-        field = cls(*(like.new_zeros(batch, channels, n, n, n) for channels, n in sizes), box_size)
+        fine, coarse = (like.new_zeros(batch, 4, n, n, n) for n in (FINE, COARSE))
+        field = cls(fine[:, :3], fine[:, 3:], coarse[:, :3], box_size)
         field.straight = True
         return field
 

@@ -82,7 +82,7 @@ def grids(network: GenHead, examples: Examples) -> dict[str, Tensor]:
 
 
 def _picture(network: GenHead, z: Tensor, pose: HeadPose, label: Tensor, conditioning: Tensor | None = None) -> Tensor:
-    return (network(z, pose, label, conditioning=conditioning).image + 1) / 2
+    return ((network(z, pose, label, conditioning=conditioning).image + 1) / 2).clamp(0, 1)
 
 
 def _chunks(examples: Examples) -> Iterator[tuple[Tensor, HeadPose, Tensor]]:
