@@ -53,14 +53,20 @@ def open_engine(request: NetworkRequest, method: str) -> OpenedEngine:
     """Load the networks of a method. FourdError with the steps to get them where weights are missing."""
     from fourdface.artifacts import Weights
     from fourdface.methods.portrait4d.engine import Engine, EngineOptions
-    from fourdface.methods.portrait4d.weights import METHODS, MOTION_ASSET, load_motion_encoder, load_reconstructor
+    from fourdface.methods.portrait4d.weights import (
+        METHODS,
+        MOTION_ASSET,
+        default_weights,
+        load_motion_encoder,
+        load_reconstructor,
+    )
 
     variant = METHODS[method]
     device = _device(request.device)
     options = EngineOptions(_precision(request.precision, device), request.render_size, request.seed, device)
-    network, origin = load_reconstructor(request.weights or variant.asset)
+    network, origin = load_reconstructor(request.weights or default_weights(method))
     origins, encoder = [origin], None
-    if variant.motion_scale:
+    if variant.motion_scale and network.config.motion_encoder == "pdfgc":
         encoder, motion_origin = load_motion_encoder(request.motion_weights or MOTION_ASSET)
         origins.append(motion_origin)
     weights = tuple(Weights(entry.asset, entry.sha256, entry.licence, entry.commercial_use) for entry in origins)
@@ -75,10 +81,13 @@ def engine_of(avatar: Avatar, request: NetworkRequest) -> OpenedEngine:
     if method not in METHODS:
         raise UsageError(f"the avatar says that it was made by {method!r}, expected one of {', '.join(METHODS)}")
     used = {entry.asset: entry.sha256 for entry in avatar.provenance.weights}
-    expected = METHODS[method].asset
-    if request.weights is None and expected not in used:
+    variant = METHODS[method]
+    known = [asset for asset in (variant.asset, variant.shipped) if asset in used]
+    if request.weights is None and not known:
         names = ", ".join(used) or "unknown weights"
         raise UsageError(f"the avatar was lifted with a file of yours ({names}); give it again with --weights FILE")
+    if request.weights is None:
+        request = dataclasses.replace(request, weights=known[0])
     opened = open_engine(request, method)
     if not {entry.sha256 for entry in opened.weights} & set(used.values()):
         raise UsageError(

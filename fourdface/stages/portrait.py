@@ -42,7 +42,10 @@ def lift_portrait(tracked: Tracked, engine: Engine, provenance: Provenance, fram
     image_u8 = decode_png(tracked.frame_blobs[frame])[..., :3]
     crops = crops_of(tracked.landmarks[frame], (tracked.width, tracked.height), engine.size)
     crop_u8 = crops.portrait.apply(np.ascontiguousarray(image_u8))
-    motion = engine.motion(crop_u8, crops.motion)
+    if engine.by_coefficients:
+        motion = engine.coefficients(head.expression[frame], head.jaw[frame], head.eyes[frame])
+    else:
+        motion = engine.motion(crop_u8, crops.motion)
     portrait = PortraitAvatar(engine.encode(crop_u8, motion), motion, crops.portrait)
     tensors, axes, units = pack_source(portrait)
     rotation = head.rotation[frame]
@@ -106,12 +109,16 @@ def animate_portrait(
     motion, rotation = player.portrait.motion, player.rotation
     retarget: Retargeter | None = None
     for frame in driver.frames:
-        motion = _motion(player.engine, frame, crops, motion)
+        if not player.engine.by_coefficients:
+            motion = _motion(player.engine, frame, crops, motion)
         if frame.pose is not None:
             if retarget is None:
                 reference = driver.reference or frame.pose
                 retarget = Retargeter(source_pose(avatar), reference, driver.neutral, options, CAMERA_DISTANCE)
-            rotation = np.asarray(retarget(frame.pose).rotation, np.float32)
+            pose = retarget(frame.pose)
+            rotation = np.asarray(pose.rotation, np.float32)
+            if player.engine.by_coefficients and player.engine.motion_scale:
+                motion = player.engine.coefficients(pose.expression, pose.jaw, pose.eyes)
         camera = player.camera if cameras is None else next(cameras)
         yield player.frame(motion, rotation, camera), camera, frame
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -162,8 +163,8 @@ def test_static_lifting_needs_no_motion_encoder(tmp_path: Path, photo: Path, cli
 
 
 def test_missing_weights_say_what_to_do(photo: Path, tmp_path: Path) -> None:
-    sentence = fourd("lift", photo, "--method", "portrait4d-v2", "-o", tmp_path / "a.h5").sentence()
-    assert "fourd assets import" in sentence and "portrait4d-v2-vfhq512" in sentence
+    sentence = fourd("lift", photo, "--method", "portrait4d", "-o", tmp_path / "a.h5").sentence()
+    assert "fourd assets import" in sentence and "portrait4d-genhead512" in sentence
     assert not files(tmp_path)
 
 
@@ -186,7 +187,7 @@ def test_weights_of_another_network_are_refused(
     assert "does not fit" in fourd(*call, "--weights", motion, "--motion-weights", motion).sentence()
     assert "does not fit" in fourd(*call, "--weights", psi, "--motion-weights", psi).sentence()
     assert "--weights FILE" in fourd("reenact", clip, "--avatar", avatar, "-o", tmp_path / "o.mp4").sentence(2)
-    other = write_weights(tmp_path, SIZES["tiny"])
+    other = write_weights(tmp_path, replace(SIZES["tiny"], motion=548, motion_encoder="pdfgc"))
     sentence = fourd("reenact", clip, "--avatar", avatar, *other, "-o", tmp_path / "o.mp4").sentence()
     assert "--weights" in sentence
 
@@ -216,6 +217,23 @@ def test_a_motion_of_numbers_does_not_drive_it(tmp_path: Path, avatar: Path, wei
     talking_motion().write(tmp_path / "m.h5")
     outcome = fourd("reenact", tmp_path / "m.h5", "--avatar", avatar, *weights, "-o", tmp_path / "o.mp4")
     assert "pdfgc" in outcome.sentence(2)
+
+
+def test_coefficients_drive_a_network_that_was_trained_on_them(tmp_path: Path, photo: Path) -> None:
+    """Without PD-FGC; the face moves with the numbers alone, and Psi_3d of the same weights does not."""
+    config = replace(SMALLEST, motion=61, motion_encoder="coefficients")
+    weights = write_weights(tmp_path, config)[:2]
+    motion = replace(talking_motion(3), rotation=np.zeros((3, 3), np.float32))
+    motion.write(tmp_path / "m.h5")
+    moved = {}
+    for method in ("portrait4d-v2", "lp3d"):
+        good("lift", photo, "--method", method, *weights, "-o", tmp_path / f"{method}.h5")
+        assert Avatar.read(tmp_path / f"{method}.h5").tensors["motion"].shape == (61,)
+        out = tmp_path / f"{method}-out.h5"
+        good("reenact", tmp_path / "m.h5", "--avatar", tmp_path / f"{method}.h5", *weights, "-o", out)
+        pictures = [decode_png(blob).astype(float) for blob in Frames.read(out).frame_blobs]
+        moved[method] = np.abs(pictures[0] - pictures[-1]).mean()
+    assert moved["lp3d"] < 1e-6 < moved["portrait4d-v2"]
 
 
 def test_network_options_are_not_for_gaussians(tmp_path: Path, clip: Path, weights: list[str]) -> None:

@@ -6,13 +6,20 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
+
 from fourdface.errors import FourdError
 
-__all__ = ["COEFFICIENT_MOTION", "MOTION_ENCODERS", "SIZES", "ReconstructorConfig"]
+__all__ = ["COEFFICIENT_MOTION", "MOTION_ENCODERS", "SIZES", "ReconstructorConfig", "coefficient_motion"]
 
 MOTION_ENCODERS = ("pdfgc", "coefficients")
 COEFFICIENT_MOTION = 52 + 3 + 6
 """Length of a motion of coefficients: expression, jaw, eyes."""
+
+
+def coefficient_motion(expression: np.ndarray, jaw: np.ndarray, eyes: np.ndarray) -> np.ndarray:
+    """What stands for PD-FGC's embedding without it: expression [52], jaw [3], eyes [6] -> [61] float32."""
+    return np.concatenate([expression, jaw, eyes], axis=-1).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Portrait4D as it is run: both networks in one precision on one device; the source once, then frame by frame."""
+"""Portrait4D as it is run: its networks in one precision on one device; the source once, then frame by frame."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 from fourdface.blocks.volume_renderer import RaySampling
 from fourdface.errors import UsageError
 from fourdface.methods.portrait4d.alignment import motion_crop
+from fourdface.methods.portrait4d.config import coefficient_motion
 from fourdface.methods.portrait4d.motion_encoder import MotionEncoder
 from fourdface.methods.portrait4d.network import Reconstructor, Source, Warp
 from fourdface.priors.genhead.head import HeadGeometry, HeadPose
@@ -44,7 +45,8 @@ class Frame:
 
 
 class Engine:
-    """Psi and PD-FGC; `motion_scale` 0 is the static lifter, which needs no motion encoder."""
+    """Psi and PD-FGC; `motion_scale` 0 is the static lifter. It needs no motion encoder, nor does a Psi that moves by
+    coefficients (`by_coefficients`)."""
 
     def __init__(
         self, network: Reconstructor, motion_encoder: MotionEncoder | None, motion_scale: float = 1.0,
@@ -55,7 +57,8 @@ class Engine:
             raise UsageError(f"--precision is {self.options.precision}, expected one of {', '.join(PRECISIONS)}")
         if self.options.precision == "fp16" and self.options.device == "cpu":
             raise UsageError("--precision fp16 is for GPUs; on a CPU use bf16 or fp32")
-        if motion_encoder is None and motion_scale != 0:
+        self.by_coefficients = network.config.motion_encoder == "coefficients"
+        if motion_encoder is None and motion_scale != 0 and not self.by_coefficients:
             raise ValueError("a motion scale above 0 needs the motion encoder")
         self.dtype = PRECISIONS[self.options.precision]
         self.motion_scale = motion_scale
@@ -69,6 +72,10 @@ class Engine:
         if self.motion_encoder is None:
             return torch.zeros(1, self.network.config.motion, device=self.options.device)
         return self.motion_encoder(motion_crop(self._image(crop_u8), matrix)).embedding()
+
+    def coefficients(self, expression: np.ndarray, jaw: np.ndarray, eyes: np.ndarray) -> Tensor:
+        """Motion [1, 61] of head parameters [52], [3] and [6], for a Psi that moves by them."""
+        return torch.from_numpy(coefficient_motion(expression, jaw, eyes))[None].to(self.options.device)
 
     @torch.inference_mode()
     def encode(self, crop_u8: np.ndarray, motion: Tensor) -> Source:

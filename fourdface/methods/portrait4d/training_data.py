@@ -20,19 +20,15 @@ from torch import Tensor
 from fourdface.artifacts import Views
 from fourdface.blocks.arkit import ARKIT_NAMES
 from fourdface.errors import FourdError, UsageError
+from fourdface.methods.portrait4d.config import coefficient_motion
 from fourdface.methods.portrait4d.training_config import DataConfig
 from fourdface.priors.genhead.camera import label_from_camera
 
-__all__ = ["Moment", "PortraitViews", "coefficient_motion", "mirrored_motion", "person_name", "view_files"]
+__all__ = ["Moment", "PortraitViews", "mirrored_motion", "person_name", "view_files"]
 
 OPEN_SHARDS = 64
 """`views` files that a process holds open at most: their pictures stay encoded."""
 _MIRROR = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
-
-
-def coefficient_motion(expression: np.ndarray, jaw: np.ndarray, eyes: np.ndarray) -> np.ndarray:
-    """What stands for PD-FGC's embedding without it: expression [52], jaw [3], eyes [6] -> [61] float32."""
-    return np.concatenate([expression, jaw, eyes], axis=-1).astype(np.float32)
 
 
 def mirrored_motion(motion: np.ndarray) -> np.ndarray:

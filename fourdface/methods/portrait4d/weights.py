@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fourdface.assets.cache import asset_path, sha256_of
+from fourdface.assets.cache import asset_path, find_asset, sha256_of
 from fourdface.assets.registry import get_asset
 from fourdface.assets.weights import load_weights
 from fourdface.blocks.head_model import HeadModel
@@ -19,9 +20,11 @@ from fourdface.methods.portrait4d.network import Reconstructor
 from fourdface.priors.genhead.deformation import HeadDeformer
 from fourdface.priors.genhead.head import HeadGeometry
 
-__all__ = ["METHODS", "MOTION_ASSET", "LoadedWeights", "Variant", "load_motion_encoder", "load_reconstructor", "packed",
+__all__ = ["METHODS", "MOTION_ASSET", "LoadedWeights", "Variant", "default_weights", "load_motion_encoder",
+           "load_reconstructor", "packed",
            "save_reconstructor"]  # fmt: skip
 
+log = logging.getLogger(__name__)
 MOTION_ASSET = "pdfgc-motion"
 _DEFORMER = "deformer."
 _CONFIG = "fourd_reconstructor"
@@ -30,10 +33,12 @@ _CONFIG = "fourd_reconstructor"
 
 @dataclass(frozen=True)
 class Variant:
-    """A method of this family: its published weights, and whether motion moves the face (1) or not (0)."""
+    """A method of this family: its published weights, whether motion moves the face (1) or not (0), and the small
+    weights that ship with fourd and are taken where the published ones are missing ("": none ship)."""
 
     asset: str
     motion_scale: float
+    shipped: str = ""
 
 
 METHODS = {
@@ -41,6 +46,18 @@ METHODS = {
     "portrait4d": Variant("portrait4d-genhead512", 1.0),
     "lp3d": Variant("portrait4d-static-genhead512", 0.0),
 }
+
+
+def default_weights(method: str) -> str:
+    """The asset that a method is run with: the published weights where they are, else those that ship."""
+    variant = METHODS[method]
+    if variant.shipped and find_asset(variant.asset) is None:
+        log.warning(
+            "%s is not here, so the small network that ships is used (128 pixels; `fourd assets list` names the other)",
+            variant.asset,
+        )  # fmt: skip
+        return variant.shipped
+    return variant.asset
 
 
 @dataclass(frozen=True)
