@@ -22,35 +22,8 @@ struct BindBlock {
   alignas(64) float out[9][kBlock];
 };
 
-#define FOURD_WIDTH 4
-namespace plain {
-#include "simd.inl"
-#include "bind_gaussians_kernels.inl"
-}  // namespace plain
-#undef FOURD_INLINE
-#undef FOURD_WIDTH
-
-#if FOURD_X86
-FOURD_BEGIN_TARGET(FOURD_AVX2)
-#define FOURD_WIDTH 8
-namespace avx2 {
-#include "simd.inl"
-#include "bind_gaussians_kernels.inl"
-}  // namespace avx2
-#undef FOURD_INLINE
-#undef FOURD_WIDTH
-FOURD_END_TARGET
-
-FOURD_BEGIN_TARGET(FOURD_AVX512)
-#define FOURD_WIDTH 16
-namespace avx512 {
-#include "simd.inl"
-#include "bind_gaussians_kernels.inl"
-}  // namespace avx512
-#undef FOURD_INLINE
-#undef FOURD_WIDTH
-FOURD_END_TARGET
-#endif
+#define FOURD_KERNELS_FILE "bind_gaussians_kernels.inl"
+#include "instruction_sets.inl"
 
 using BindKernel = void (*)(BindBlock*, int);
 

@@ -1,4 +1,4 @@
-// The hot loop of bind_gaussians_cpu.cpp for one instruction set (see simd.inl). `block` holds kBlock Gaussians, transposed.
+// The hot loop of bind_gaussians_cpu.cpp for one instruction set (see instruction_sets.inl). `block` holds kBlock Gaussians, transposed.
 
 static void bind_block(BindBlock* block, int n) {
   for (int i = 0; i < n; i += W) {

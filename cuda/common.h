@@ -2,7 +2,7 @@
 //
 // The libraries are plain C over raw pointers (no torch, no Python headers), so one build serves every version of both.
 // One binary holds each hot loop several times: a plain path (any CPU), AVX2+FMA and AVX-512. The loops are written once, in
-// NAME_kernels.inl, over vectors of FOURD_WIDTH floats, and included once per instruction set (see splat_cpu.cpp).
+// NAME_kernels.inl, over vectors of FOURD_WIDTH floats, and included once per instruction set by instruction_sets.inl.
 #pragma once
 
 #include <cstddef>

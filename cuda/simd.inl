@@ -1,5 +1,5 @@
-// Vectors of FOURD_WIDTH floats for the instruction set being compiled. Included once per set, inside its namespace and
-// between FOURD_BEGIN_TARGET and FOURD_END_TARGET; so no include guard and no system header here.
+// Vectors of FOURD_WIDTH floats for the instruction set being compiled. instruction_sets.inl includes this once per set, inside
+// its namespace and between FOURD_BEGIN_TARGET and FOURD_END_TARGET; so no include guard and no system header here.
 // Arithmetic is the compiler's own (GCC/Clang vector extensions), which contract a*b+c to one FMA where the set has it.
 
 #define FOURD_INLINE static inline __attribute__((always_inline))

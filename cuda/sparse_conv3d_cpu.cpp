@@ -17,35 +17,8 @@ constexpr int kTaps = 27;
 constexpr int kRows = 6;          // rows multiplied at a time
 constexpr int64_t kPiece = 192;   // output sites a thread takes at a time
 
-#define FOURD_WIDTH 4
-namespace plain {
-#include "simd.inl"
-#include "sparse_conv3d_kernels.inl"
-}  // namespace plain
-#undef FOURD_INLINE
-#undef FOURD_WIDTH
-
-#if FOURD_X86
-FOURD_BEGIN_TARGET(FOURD_AVX2)
-#define FOURD_WIDTH 8
-namespace avx2 {
-#include "simd.inl"
-#include "sparse_conv3d_kernels.inl"
-}  // namespace avx2
-#undef FOURD_INLINE
-#undef FOURD_WIDTH
-FOURD_END_TARGET
-
-FOURD_BEGIN_TARGET(FOURD_AVX512)
-#define FOURD_WIDTH 16
-namespace avx512 {
-#include "simd.inl"
-#include "sparse_conv3d_kernels.inl"
-}  // namespace avx512
-#undef FOURD_INLINE
-#undef FOURD_WIDTH
-FOURD_END_TARGET
-#endif
+#define FOURD_KERNELS_FILE "sparse_conv3d_kernels.inl"
+#include "instruction_sets.inl"
 
 struct Kernels {
   void (*multiply_rows)(const float* const*, float* const*, int64_t, const float*, int, int);

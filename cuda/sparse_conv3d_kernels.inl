@@ -1,4 +1,4 @@
-// The hot loops of sparse_conv3d_cpu.cpp for one instruction set (see simd.inl for how this file is included).
+// The hot loops of sparse_conv3d_cpu.cpp for one instruction set (see instruction_sets.inl).
 
 // to[r] [V W] += from[r] [channels] * weight [channels, V W], for kRows rows.
 template <int V>

@@ -1,4 +1,4 @@
-// The hot loops of the backward pass of splat_cpu.cpp for one instruction set (see simd.inl for how this file is included).
+// The hot loops of the backward pass of splat_cpu.cpp for one instruction set (see instruction_sets.inl).
 
 FOURD_INLINE float sum_lanes(VF x) {
 #if FOURD_X86 && FOURD_WIDTH == 16

@@ -90,38 +90,8 @@ alignas(64) constexpr float kPixelY[kPixels] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
 alignas(64) constexpr float kBlockX[kBlocks] = {0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12};
 alignas(64) constexpr float kBlockY[kBlocks] = {0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12};
 
-#define FOURD_WIDTH 4
-namespace plain {
-#include "simd.inl"
-#include "splat_kernels.inl"
-#include "splat_backward_kernels.inl"
-}  // namespace plain
-#undef FOURD_INLINE
-#undef FOURD_WIDTH
-
-#if FOURD_X86
-FOURD_BEGIN_TARGET(FOURD_AVX2)
-#define FOURD_WIDTH 8
-namespace avx2 {
-#include "simd.inl"
-#include "splat_kernels.inl"
-#include "splat_backward_kernels.inl"
-}  // namespace avx2
-#undef FOURD_INLINE
-#undef FOURD_WIDTH
-FOURD_END_TARGET
-
-FOURD_BEGIN_TARGET(FOURD_AVX512)
-#define FOURD_WIDTH 16
-namespace avx512 {
-#include "simd.inl"
-#include "splat_kernels.inl"
-#include "splat_backward_kernels.inl"
-}  // namespace avx512
-#undef FOURD_INLINE
-#undef FOURD_WIDTH
-FOURD_END_TARGET
-#endif
+#define FOURD_KERNELS_FILE "splat_kernels.inl"
+#include "instruction_sets.inl"
 
 struct Kernels {
   void (*project)(ProjectBatch*, const CameraConstants&, int);

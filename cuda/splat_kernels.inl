@@ -1,4 +1,4 @@
-// The two hot loops of splat_cpu.cpp for one instruction set (see simd.inl for how this file is included).
+// The two hot loops of splat_cpu.cpp for one instruction set (see instruction_sets.inl).
 
 // The exponent a dx^2 + b dx dy + c dy^2 + log2_opacity, and where it is largest along lines (see Projected).
 struct Quadratic {
@@ -204,3 +204,5 @@ static void finish(const TileBuffer& tile, const uint8_t* background, uint8_t* o
       finish_four(block + 2 * kPixels + r * kSide, block + r * kSide, background + at + r * kTile * 3, out + at + r * kTile * 3);
   }
 }
+
+#include "splat_backward_kernels.inl"

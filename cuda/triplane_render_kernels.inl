@@ -1,4 +1,4 @@
-// The loops of triplane_render_cpu.cpp for one instruction set (see simd.inl).
+// The loops of triplane_render_cpu.cpp for one instruction set (see instruction_sets.inl).
 
 constexpr float kLog2E = 1.4426950408889634f;
 
@@ -254,3 +254,6 @@ static void pack_row(const float* texels, int64_t channel_stride, int channels, 
       store(packed + int64_t(x) * hidden + at, sum);
     }
 }
+
+#include "triplane_render_rays.inl"
+#include "triplane_render_backward.inl"

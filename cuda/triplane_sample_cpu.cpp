@@ -13,35 +13,8 @@ namespace {
 
 constexpr int kBands = 4;
 
-#define FOURD_WIDTH 4
-namespace plain {
-#include "simd.inl"
-#include "triplane_sample_kernels.inl"
-}  // namespace plain
-#undef FOURD_INLINE
-#undef FOURD_WIDTH
-
-#if FOURD_X86
-FOURD_BEGIN_TARGET(FOURD_AVX2)
-#define FOURD_WIDTH 8
-namespace avx2 {
-#include "simd.inl"
-#include "triplane_sample_kernels.inl"
-}  // namespace avx2
-#undef FOURD_INLINE
-#undef FOURD_WIDTH
-FOURD_END_TARGET
-
-FOURD_BEGIN_TARGET(FOURD_AVX512)
-#define FOURD_WIDTH 16
-namespace avx512 {
-#include "simd.inl"
-#include "triplane_sample_kernels.inl"
-}  // namespace avx512
-#undef FOURD_INLINE
-#undef FOURD_WIDTH
-FOURD_END_TARGET
-#endif
+#define FOURD_KERNELS_FILE "triplane_sample_kernels.inl"
+#include "instruction_sets.inl"
 
 struct Kernels {
   decltype(&plain::sum_texels) sum_texels;

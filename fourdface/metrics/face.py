@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from fourdface.metrics.base import MetricInfo, PairMetric
+from fourdface.metrics.base import Direction, MetricInfo, PairMetric
 from fourdface.metrics.picture import Picture, Sample, face_window
 
 RIGHT_EYE_OUTER, LEFT_EYE_OUTER = 36, 45
@@ -38,6 +39,16 @@ def mean_difference(a: np.ndarray, truth: np.ndarray) -> float:
     return float(np.abs(np.asarray(a) - np.asarray(truth)).mean())
 
 
+def distance(a: np.ndarray, truth: np.ndarray) -> float:
+    """Euclidean distance of two vectors."""
+    return float(np.linalg.norm(np.asarray(a) - np.asarray(truth)))
+
+
+def unit_distance(a: np.ndarray, truth: np.ndarray) -> float:
+    """Euclidean distance of two vectors, both at length 1; raises ValueError for one of length zero."""
+    return float(np.sqrt(max(0.0, 2 - 2 * cosine(a, truth))))
+
+
 def feature_distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
     """Mean over layers of the mean squared difference of maps [1,C,h,w] normed over channels (unweighted LPIPS)."""
 
@@ -61,192 +72,99 @@ def turn(sample: Sample) -> float | None:
     return None if a is None or b is None else abs(float(a[0] - b[0]))
 
 
-class _FaceMetric(PairMetric):
-    """A function of one role's readings of the prediction and of the reference (or the source photo)."""
+@dataclass(frozen=True)
+class _Kind:
+    """What `FaceMetric` compares: readings of `role`, of the prediction and of the reference (or the source photo)."""
 
-    role = ""
-    against = "reference"
+    title: str
+    unit: str
+    direction: Direction
+    formula: str
+    source: str
+    crop: str
+    role: str
+    compare: Callable[[np.ndarray, np.ndarray], float]
+    against: str = "reference"
 
-    def __init__(self, network: str = "") -> None:
+
+_ALIGNED = "five-point alignment to 112 pixels"
+_COSINE: tuple[str, Direction, str] = ("-1..1", "higher", "cosine of identity embeddings")
+KINDS: dict[str, _Kind] = {
+    "id": _Kind("ID to the reference", *_COSINE, "ArcFace", _ALIGNED, "identity", cosine),
+    "csim": _Kind(
+        "CSIM to the photo", *_COSINE, "CSIM of the reenactment papers", _ALIGNED, "identity", cosine, "source"
+    ),
+    "i2oid": _Kind("I2OID, photo to views", *_COSINE, "Gen3D-Face", _ALIGNED, "identity", cosine, "source"),
+    "reid_distance": _Kind(
+        "Re-ID distance", "0..2", "lower", "|e/|e| - e*/|e*||_2", "Re-ID (dist) of Gen3D-Face (there: dlib ResNet)",
+        _ALIGNED, "identity", unit_distance,
+    ),
+    "nme": _Kind(
+        "NME, 68 points", "outer-eye distances", "lower", "mean |p - p*| / |p*36 - p*45|", "300-W protocol", "face box",
+        "landmarks", landmark_error,
+    ),
+    "akd": _Kind(
+        "AKD, 68 points", "pixels", "lower", "mean |p - p*|", "average keypoint distance (Siarohin et al. 2019)",
+        "face box", "landmarks", keypoint_distance,
+    ),
+    "pose": _Kind(
+        "head pose error (APD)", "degrees", "lower", "mean of |yaw|, |pitch|, |roll| differences",
+        "APD of the reenactment papers", "face box", "pose", mean_difference,
+    ),
+    "aed": _Kind(
+        "AED, 52 coefficients", "0..1", "lower", "mean |c - c*|", "AED of the papers, on ARKit coefficients",
+        "the network's own", "coefficients", mean_difference,
+    ),
+    "expr": _Kind(
+        "expression distance", "coefficients", "lower", "|c - c*|_2", "Expr of Coherent3D (there: Maxine AR)",
+        "the network's own", "coefficients", distance,
+    ),
+    "aed_f": _Kind(
+        "AED_f, emotion features", "features", "lower", "|f - f*|_2", "AED_f of Portrait4D-v2", "face box", "emotion",
+        distance,
+    ),
+    "motion": _Kind(
+        "motion distance", "features", "lower", "|m - m*|_2", "motion embedding of Portrait4D-v2 (PD-FGC)",
+        "the encoder's own", "motion", distance,
+    ),
+}  # fmt: skip
+"""Metrics by name; `motion` compares PD-FGC's 548 numbers of eyes, emotion and mouth."""
+
+
+class FaceMetric(PairMetric):
+    """The metric `name` of KINDS; None (left out) where either picture has no face, or there is nothing to compare."""
+
+    def __init__(self, name: str, network: str = "") -> None:
         super().__init__()
-        self.info = self._info(network)
-
-    def _info(self, network: str) -> MetricInfo:
-        raise NotImplementedError
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
-        """The value for two readings."""
-        raise NotImplementedError
+        kind = self.kind = KINDS[name]
+        self.info = MetricInfo(
+            name, kind.title, kind.unit, kind.direction, kind.formula, kind.source, network, kind.crop
+        )  # fmt: skip
 
     def measure(self, sample: Sample) -> float | None:
         """See `PairMetric`."""
-        other: Picture | None = sample.reference if self.against == "reference" else sample.source
+        other: Picture | None = sample.reference if self.kind.against == "reference" else sample.source
         if other is None:
             return None
-        a, b = sample.prediction.read(self.role), other.read(self.role)
-        return None if a is None or b is None else self.compare(a, b)
+        a, b = sample.prediction.read(self.kind.role), other.read(self.kind.role)
+        return None if a is None or b is None else self.kind.compare(a, b)
 
 
-class IdentityToReference(_FaceMetric):
-    """ID: is it the person of the true frame?"""
-
-    role = "identity"
-
-    def _info(self, network: str) -> MetricInfo:
-        return MetricInfo("id", "ID to the reference", "-1..1", "higher", "cosine of identity embeddings", "ArcFace",
-                          network, "five-point alignment to 112 pixels")  # fmt: skip
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
-        """See `cosine`."""
-        return cosine(a, b)
-
-
-class IdentityToSource(IdentityToReference):
-    """CSIM: is it the person of the photo?"""
-
-    against = "source"
-
-    def _info(self, network: str) -> MetricInfo:
-        return MetricInfo("csim", "CSIM to the photo", "-1..1", "higher", "cosine of identity embeddings",
-                          "CSIM of the reenactment papers", network, "five-point alignment to 112 pixels")  # fmt: skip
-
-
-class InputToOutputIdentity(IdentityToSource):
-    """I2OID of Gen3D-Face: CSIM over the views of one photo."""
-
-    def _info(self, network: str) -> MetricInfo:
-        return MetricInfo("i2oid", "I2OID, photo to views", "-1..1", "higher", "cosine of identity embeddings",
-                          "Gen3D-Face", network, "five-point alignment to 112 pixels")  # fmt: skip
-
-
-class ReidDistance(_FaceMetric):
-    """Re-ID distance of Gen3D-Face, with the identity judge where the paper has dlib's 128 numbers."""
-
-    role = "identity"
-
-    def _info(self, network: str) -> MetricInfo:
-        return MetricInfo("reid_distance", "Re-ID distance", "0..2", "lower", "|e/|e| - e*/|e*||_2",
-                          "Re-ID (dist) of Gen3D-Face (there: dlib ResNet)", network,
-                          "five-point alignment to 112 pixels")  # fmt: skip
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
-        """Distance of the embeddings at length 1."""
-        return float(np.sqrt(max(0.0, 2 - 2 * cosine(a, b))))
-
-
-class ReidMatch(ReidDistance):
+class ReidMatch(FaceMetric):
     """Re-ID match of Gen3D-Face: part of the frames within the judge's threshold of the true person."""
 
     def __init__(self, network: str = "", threshold: float = 1.0) -> None:
+        super().__init__("reid_distance", network)
         self._threshold = threshold
-        super().__init__(network)
+        self.info = MetricInfo(
+            "reid_match", "Re-ID match", "0..1", "higher", f"part of frames with Re-ID distance <= {threshold:g}",
+            "Re-ID (match) of Gen3D-Face (there: dlib ResNet, 0.6)", network, _ALIGNED,
+        )  # fmt: skip
 
-    def _info(self, network: str) -> MetricInfo:
-        return MetricInfo("reid_match", "Re-ID match", "0..1", "higher",
-                          f"part of frames with Re-ID distance <= {self._threshold:g}",
-                          "Re-ID (match) of Gen3D-Face (there: dlib ResNet, 0.6)", network,
-                          "five-point alignment to 112 pixels")  # fmt: skip
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
-        """1 for a match, else 0."""
-        return float(super().compare(a, b) <= self._threshold)
-
-
-class LandmarkError(_FaceMetric):
-    """NME of the 68 points."""
-
-    role = "landmarks"
-
-    def _info(self, network: str) -> MetricInfo:
-        return MetricInfo("nme", "NME, 68 points", "outer-eye distances", "lower",
-                          "mean |p - p*| / |p*36 - p*45|", "300-W protocol", network, "face box")  # fmt: skip
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
-        """See `landmark_error`."""
-        return landmark_error(a, b)
-
-
-class KeypointDistance(_FaceMetric):
-    """AKD of the 68 points."""
-
-    role = "landmarks"
-
-    def _info(self, network: str) -> MetricInfo:
-        return MetricInfo("akd", "AKD, 68 points", "pixels", "lower", "mean |p - p*|",
-                          "average keypoint distance (Siarohin et al. 2019)", network, "face box")  # fmt: skip
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
-        """See `keypoint_distance`."""
-        return keypoint_distance(a, b)
-
-
-class PoseError(_FaceMetric):
-    """APD in degrees."""
-
-    role = "pose"
-
-    def _info(self, network: str) -> MetricInfo:
-        return MetricInfo("pose", "head pose error (APD)", "degrees", "lower",
-                          "mean of |yaw|, |pitch|, |roll| differences", "APD of the reenactment papers", network,
-                          "face box")  # fmt: skip
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
-        """See `mean_difference`."""
-        return mean_difference(a, b)
-
-
-class ExpressionError(_FaceMetric):
-    """AED over the 52 coefficients."""
-
-    role = "coefficients"
-
-    def _info(self, network: str) -> MetricInfo:
-        return MetricInfo("aed", "AED, 52 coefficients", "0..1", "lower", "mean |c - c*|",
-                          "AED of the papers, on ARKit coefficients", network, "the network's own")  # fmt: skip
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
-        """See `mean_difference`."""
-        return mean_difference(a, b)
-
-
-class ExpressionDistance(ExpressionError):
-    """Euclidean distance of the 52 coefficients (Coherent3D's Expr with another network)."""
-
-    def _info(self, network: str) -> MetricInfo:
-        return MetricInfo("expr", "expression distance", "coefficients", "lower", "|c - c*|_2",
-                          "Expr of Coherent3D (there: Maxine AR)", network, "the network's own")  # fmt: skip
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
-        """Euclidean distance."""
-        return float(np.linalg.norm(np.asarray(a) - np.asarray(b)))
-
-
-class EmotionError(_FaceMetric):
-    """AED_f: Euclidean distance of emotion features."""
-
-    role = "emotion"
-
-    def _info(self, network: str) -> MetricInfo:
-        return MetricInfo("aed_f", "AED_f, emotion features", "features", "lower", "|f - f*|_2",
-                          "AED_f of Portrait4D-v2", network, "face box")  # fmt: skip
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
-        """Euclidean distance."""
-        return float(np.linalg.norm(np.asarray(a) - np.asarray(b)))
-
-
-class MotionDistance(_FaceMetric):
-    """Distance of motion embeddings (PD-FGC's 548 numbers of eyes, emotion and mouth)."""
-
-    role = "motion"
-
-    def _info(self, network: str) -> MetricInfo:
-        return MetricInfo("motion", "motion distance", "features", "lower", "|m - m*|_2",
-                          "motion embedding of Portrait4D-v2 (PD-FGC)", network, "the encoder's own")  # fmt: skip
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> float:
-        """Euclidean distance."""
-        return float(np.linalg.norm(np.asarray(a) - np.asarray(b)))
+    def measure(self, sample: Sample) -> float | None:
+        """See `PairMetric`: 1 for a match, else 0."""
+        value = super().measure(sample)
+        return None if value is None else float(value <= self._threshold)
 
 
 class FeatureDistance(PairMetric):

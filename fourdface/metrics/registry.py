@@ -36,9 +36,14 @@ def _words(judges: JudgeSet, *roles: str) -> str:
     return "; ".join(judges.words[role] for role in roles)
 
 
-def _faced(cls: type, *roles: str, every_frame: bool = False) -> Entry:
-    needs = ("detector", *roles) if roles[0] != "coefficients" else roles
-    return Entry(lambda judges: cls(_words(judges, *roles)), needs, every_frame)
+def _read(make: Callable[[str], Metric], *roles: str, every_frame: bool = False) -> Entry:
+    needs = ("detector", *roles) if roles[0] not in ("coefficients", "motion") else roles
+    return Entry(lambda judges: make(_words(judges, *roles)), needs, every_frame)
+
+
+def _faced(name: str) -> Entry:
+    role = face.KINDS[name].role
+    return _read(partial(face.FaceMetric, name), role, *(("landmarks",) if role == "identity" else ()))
 
 
 def _cropped(cls: type) -> dict[str, Entry]:
@@ -106,21 +111,21 @@ METRICS: dict[str, Entry] = {
     "feature_distance": Entry(
         lambda judges: face.FeatureDistance(_words(judges, "features")), ("detector", "features")
     ),
-    "nme": _faced(face.LandmarkError, "landmarks"),
-    "akd": _faced(face.KeypointDistance, "landmarks"),
-    "pose": _faced(face.PoseError, "pose"),
-    "id": _faced(face.IdentityToReference, "identity", "landmarks"),
-    "i2oid": _faced(face.InputToOutputIdentity, "identity", "landmarks"),
-    "reid_distance": _faced(face.ReidDistance, "identity", "landmarks"),
+    "nme": _faced("nme"),
+    "akd": _faced("akd"),
+    "pose": _faced("pose"),
+    "id": _faced("id"),
+    "i2oid": _faced("i2oid"),
+    "reid_distance": _faced("reid_distance"),
     "reid_match": Entry(
         lambda judges: face.ReidMatch(_words(judges, "identity", "landmarks"), judges.reid_threshold),
         ("detector", "identity", "landmarks"),
     ),
-    "csim": _faced(face.IdentityToSource, "identity", "landmarks"),
-    "aed": _faced(face.ExpressionError, "coefficients"),
-    "expr": _faced(face.ExpressionDistance, "coefficients"),
-    "aed_f": _faced(face.EmotionError, "emotion"),
-    "motion": Entry(lambda judges: face.MotionDistance(_words(judges, "motion")), ("motion",)),
+    "csim": _faced("csim"),
+    "aed": _faced("aed"),
+    "expr": _faced("expr"),
+    "aed_f": _faced("aed_f"),
+    "motion": _faced("motion"),
     "o2oid": _set(sets.PairwiseIdentity, "identity", "o2oid"),
     "cons": _set(sets.PairwiseIdentity, "identity", "cons"),
     "clip_i": _clip("source"),
@@ -137,8 +142,8 @@ METRICS: dict[str, Entry] = {
     "silhouette_iou": Entry(lambda judges: image.SilhouetteIou()),
     "depth_error": Entry(lambda judges: image.DepthError()),
     "normal_error": Entry(lambda judges: image.NormalError()),
-    "flicker_pose": _faced(temporal.PoseFlicker, "pose", every_frame=True),
-    "flicker_landmarks": _faced(temporal.LandmarkFlicker, "landmarks", every_frame=True),
+    "flicker_pose": _read(temporal.PoseFlicker, "pose", every_frame=True),
+    "flicker_landmarks": _read(temporal.LandmarkFlicker, "landmarks", every_frame=True),
     "flicker_pixels": Entry(lambda judges: temporal.PixelFlicker(), every_frame=True),
 }
 

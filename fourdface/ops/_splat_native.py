@@ -92,20 +92,8 @@ def splat_op(
 
 
 @splat_op.register_fake
-def _(
-    means: Tensor,
-    covariances: Tensor,
-    colors: Tensor,
-    opacities: Tensor,
-    world_to_camera: Tensor,
-    intrinsics: Tensor,
-    background: Tensor | None,
-    width: int,
-    height: int,
-    eps2d: float,
-    near: float,
-    antialiased: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    _, _, colors, _, world_to_camera, _, _, width, height, *_ = arguments
     return _empty(colors, world_to_camera, width, height)
 
 
@@ -142,16 +130,7 @@ def splat_backward_op(
 
 @splat_backward_op.register_fake
 def _(
-    tensors: list[Tensor],
-    background: Tensor | None,
-    width: int,
-    height: int,
-    eps2d: float,
-    near: float,
-    antialiased: bool,
-    grad_image: Tensor,
-    grad_alpha: Tensor,
-    grad_depth_z: Tensor,
+    tensors: list[Tensor], background: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     like = (*tensors[:5], _background_like(background, tensors[0]))
     return tuple(torch.zeros_like(t, memory_format=torch.contiguous_format) for t in like)  # type: ignore[return-value]

@@ -227,8 +227,7 @@ def warp_op(
     inputs = [t.contiguous() for t in (image, depth_z, projection)]
     behind = None if target_depth_z is None else target_depth_z.contiguous()
     batch, channels, rows, cols = image.shape
-    out = image.new_empty((batch, channels, height, width))
-    weight, surface = image.new_empty((batch, height, width)), image.new_empty((batch, height, width))
+    out, weight, surface = _empty(image, width, height)
     arguments = _Arguments(
         *(t.data_ptr() for t in inputs), _native.float_pointer(behind), out.data_ptr(), weight.data_ptr(),
         surface.data_ptr(), None, None, batch, channels, rows, cols, height, width, _native.thread_count(), radius,
@@ -239,17 +238,13 @@ def warp_op(
 
 
 @warp_op.register_fake
-def _(
-    image: Tensor,
-    depth_z: Tensor,
-    projection: Tensor,
-    target_depth_z: Tensor | None,
-    width: int,
-    height: int,
-    radius: float,
-    softness: float,
-    near: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    image, _, _, _, width, height, *_ = arguments
+    return _empty(image, width, height)
+
+
+def _empty(image: Tensor, width: int, height: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for image, sums of weights and depth of the surface."""
     shape = (image.shape[0], height, width)
     return image.new_empty((*image.shape[:2], height, width)), image.new_empty(shape), image.new_empty(shape)
 
@@ -280,16 +275,7 @@ def warp_backward_op(
 
 
 @warp_backward_op.register_fake
-def _(
-    grad_out: Tensor,
-    depth_z: Tensor,
-    projection: Tensor,
-    weight: Tensor,
-    surface: Tensor,
-    radius: float,
-    softness: float,
-    near: float,
-) -> Tensor:
+def _(grad_out: Tensor, depth_z: Tensor, *others: Any) -> Tensor:
     return grad_out.new_empty((*grad_out.shape[:2], *depth_z.shape[1:]))
 
 

@@ -308,8 +308,7 @@ def _raster_op(
     """The native kernel: the fields of MeshRaster, from float32."""
     floats = [t.contiguous() for t in (vertices, world_to_camera, intrinsics)]
     triangles = _native.int32(faces)
-    flags = (width, height, near, cull_back, orthographic)
-    out = _raster_fake(vertices, faces, world_to_camera, intrinsics, *flags)
+    out = _empty(vertices, width, height)
     keys = vertices.new_empty((height, width), dtype=torch.int64) if vertices.is_cuda else None
     arguments = _Arguments(
         floats[0].data_ptr(), triangles.data_ptr(), floats[1].data_ptr(), floats[2].data_ptr(),
@@ -325,17 +324,13 @@ def _raster_op(
 
 
 @_raster_op.register_fake
-def _raster_fake(
-    vertices: Tensor,
-    faces: Tensor,
-    world_to_camera: Tensor,
-    intrinsics: Tensor,
-    width: int,
-    height: int,
-    near: float,
-    cull_back: bool,
-    orthographic: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    vertices, _, _, _, width, height, *_ = arguments
+    return _empty(vertices, width, height)
+
+
+def _empty(vertices: Tensor, width: int, height: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for face index, barycentrics and depth_z."""
     index = vertices.new_empty((height, width), dtype=torch.int32)
     return index, vertices.new_empty((height, width, 3)), vertices.new_empty((height, width))
 

@@ -8,18 +8,7 @@ import numpy as np
 import pytest
 
 from fourdface.metrics import Cost, Picture, Sample
-from fourdface.metrics.face import (
-    EmotionError,
-    ExpressionDistance,
-    ExpressionError,
-    FeatureDistance,
-    IdentityToReference,
-    IdentityToSource,
-    KeypointDistance,
-    LandmarkError,
-    PoseError,
-    cosine,
-)
+from fourdface.metrics.face import FaceMetric, FeatureDistance, cosine
 from fourdface.metrics.judges import JudgeSet
 from fourdface.metrics.matrix import matrix_scores
 from fourdface.metrics.registry import METRICS, build_metrics
@@ -44,28 +33,28 @@ def points(shift: float = 0.0) -> np.ndarray:
 
 def test_landmarks():
     a, b = seen(landmarks=points(1.0)), seen(landmarks=points())
-    assert value(LandmarkError(), a, b) == pytest.approx(math.sqrt(2) / 5)
-    assert value(KeypointDistance(), a, b) == pytest.approx(math.sqrt(2))
+    assert value(FaceMetric("nme"), a, b) == pytest.approx(math.sqrt(2) / 5)
+    assert value(FaceMetric("akd"), a, b) == pytest.approx(math.sqrt(2))
 
 
 def test_pose_expression_emotion():
     a, b = np.array([3.0, -1.0, 0.0]), np.array([0.0, 1.0, 1.0])
-    assert value(PoseError(), seen(pose=a), seen(pose=b)) == pytest.approx(2.0)
-    assert value(ExpressionError(), seen(coefficients=a), seen(coefficients=b)) == pytest.approx(2.0)
-    assert value(ExpressionDistance(), seen(coefficients=a), seen(coefficients=b)) == pytest.approx(math.sqrt(14))
-    assert value(EmotionError(), seen(emotion=a), seen(emotion=b)) == pytest.approx(math.sqrt(14))
+    assert value(FaceMetric("pose"), seen(pose=a), seen(pose=b)) == pytest.approx(2.0)
+    assert value(FaceMetric("aed"), seen(coefficients=a), seen(coefficients=b)) == pytest.approx(2.0)
+    assert value(FaceMetric("expr"), seen(coefficients=a), seen(coefficients=b)) == pytest.approx(math.sqrt(14))
+    assert value(FaceMetric("aed_f"), seen(emotion=a), seen(emotion=b)) == pytest.approx(math.sqrt(14))
 
 
 def test_identity_to_reference_and_to_source():
     a, b, c = np.array([1.0, 0.0]), np.array([1.0, 1.0]), np.array([0.0, -2.0])
-    assert value(IdentityToReference(), seen(identity=a), seen(identity=b)) == pytest.approx(math.sqrt(0.5))
-    assert value(IdentityToSource(), seen(identity=a), seen(identity=b), seen(identity=c)) == pytest.approx(0.0)
+    assert value(FaceMetric("id"), seen(identity=a), seen(identity=b)) == pytest.approx(math.sqrt(0.5))
+    assert value(FaceMetric("csim"), seen(identity=a), seen(identity=b), seen(identity=c)) == pytest.approx(0.0)
     with pytest.raises(ValueError, match="length zero"):
         cosine(a, np.zeros(2))
 
 
 def test_a_frame_without_a_face_is_left_out_and_counted():
-    metric = PoseError()
+    metric = FaceMetric("pose")
     metric.update(Sample("s", 0, seen(pose=None), seen(pose=np.zeros(3))))
     metric.update(Sample("s", 1, seen(pose=np.ones(3)), seen(pose=np.zeros(3))))
     assert metric.compute() == 1.0
