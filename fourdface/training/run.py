@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -136,12 +137,16 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal = 0
+        self._first = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Remember the first signal; a second one ends the process at once."""
-        if self.signal:
+        """Remember the first signal. Ctrl-C once more ends the process at once (launchers hand a signal on that the
+        process has received already, so not within a second)."""
+        now = time.monotonic()
+        if self.signal and number == signal.SIGINT and now - self._first > 1:
             raise SystemExit(128 + number)
-        self.signal = number
+        if not self.signal:
+            self.signal, self._first = number, now
 
 
 @contextlib.contextmanager
