@@ -49,6 +49,37 @@ def open_head(**options: Any) -> int:
     return run(open_heads(options), options)
 
 
+@command.command("genhead")
+@click.argument("checkpoint")
+@click.option(
+    "--clips",
+    multiple=True,
+    metavar="FILE",
+    help="Fitted tracked or motion artifacts to move people by (default: expressions in general).",
+)
+@click.option("--static", is_flag=True, help="One motion a person, the jaw as it is.")
+@common
+def genhead(checkpoint: str, clips: tuple[str, ...], static: bool, **options: Any) -> int:
+    """People of a GenHead (weights.safetensors of `fourd train genhead`): Portrait4D's own training data."""
+    from fourdface.cli.synthesising import run
+    from fourdface.cli.synthesising_networks import open_genhead
+
+    return run(open_genhead(checkpoint, static, clips, options), options)
+
+
+@command.command("video")
+@click.argument("clips", nargs=-1, required=True)
+@click.option("--synthesizer", required=True, metavar="ID|FILE", help="Weights of a static reconstructor (Psi_3d).")
+@click.option("--perception", default="auto", show_default=True, help="Backend with which clips are tracked.")
+@common
+def video(clips: tuple[str, ...], synthesizer: str, perception: str, **options: Any) -> int:
+    """Frames of CLIPS and views of them from random cameras, made by a static reconstructor (Portrait4D-v2)."""
+    from fourdface.cli.synthesising import run
+    from fourdface.cli.synthesising_networks import VideoClips
+
+    return run(VideoClips.open(clips, synthesizer, perception, options), options)
+
+
 @command.command("avatars")
 @click.argument("folder")
 @click.option("--perception", default="auto", show_default=True, help="Backend with which photos are lifted.")

@@ -43,7 +43,7 @@ def track_inputs(
             pipe="fourd preprocess clip.mp4 | fourd fit-flame --motion -o motion.h5",
         )  # fmt: skip
         overlay = _overlay_target(inputs[0], request.debug)
-        tracked, shown = _track_one(inputs[0], request, *_tools(request))
+        tracked, shown = track_one(inputs[0], request, *_tools(request))
         if overlay is not None:
             _write_overlay(inputs[0], overlay, shown)
         write_artifact(tracked, target)
@@ -80,7 +80,7 @@ def _track_many(
             log.info("%s is complete already", place)
             continue
         try:
-            _track_one(str(path), request, perception, model)[0].write(place, overwrite=True)
+            track_one(str(path), request, perception, model)[0].write(place, overwrite=True)
         except FourdError as error:
             if strict:
                 raise
@@ -91,7 +91,7 @@ def _track_many(
     return 1 if failed else 0
 
 
-def _track_one(
+def track_one(
     argument: str, request: TrackRequest, perception: Perception, model: HeadModel | None
 ) -> tuple[Tracked, Tracked]:
     """What is asked for, and the same with the head fitted where there is a model."""

@@ -50,7 +50,7 @@ def test_what_a_shard_holds(whole: Path) -> None:
     assert [source.name for source in views.provenance.sources] == ["person3.h5"]
     assert {"open-head", "perception"} <= {weights.asset for weights in views.provenance.weights}
     with Image.open(whole / "sheet.png") as sheet:
-        assert sheet.size == (32 * 14, 32)
+        assert sheet.size == (32 * 6, 32)
 
 
 def test_five_shards_are_the_same_bytes_as_one_call(avatars: Path, whole: Path, tmp_path: Path) -> None:

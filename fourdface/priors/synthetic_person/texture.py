@@ -138,15 +138,8 @@ def _beard(canvas: _Canvas, landmarks: np.ndarray, look: Look, rng: np.random.Ge
     """Full beard: below the cheeks, round the mouth, down to the throat; strands run downwards."""
     p = canvas.points
     places = (
-        (152, 0.034),
-        (164, 0.011),
-        (172, 0.024),
-        (397, 0.024),
-        (58, 0.018),
-        (288, 0.018),
-        (61, 0.008),
-        (291, 0.008),
-    )
+        (152, 0.030), (164, 0.010), (172, 0.017), (397, 0.017), (58, 0.011), (288, 0.011), (61, 0.008), (291, 0.008),
+    )  # fmt: skip
     mask = np.clip(1.6 * sum(_spot(p, landmarks[k], radius) for k, radius in places), 0, 1)
     mask *= _ramp(p[:, 2], 0.01, 0.04)
     below_nose = _ramp(p[:, 1] - landmarks[2, 1], -0.001, -0.006)

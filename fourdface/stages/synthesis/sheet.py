@@ -12,11 +12,12 @@ from ...media.image import MAX_PIXELS, decode_png
 
 
 def contact_sheet(views: Views, people: int = 8, across: int = 12) -> np.ndarray:
-    """Picture uint8 [H,W,3]: a row for each of the first people, with `across` of that person's pictures.
+    """Picture uint8 [H,W,3]: a row for each of the first people, with at most `across` of that person's pictures.
 
     The last two columns are depth and opacity of the person's first picture where they are known.
     """
     rows = []
+    across = max(1, min(across, int(np.unique(views.identity, return_counts=True)[1].max(initial=0))))
     for number in np.unique(views.identity)[:people]:
         mine = np.flatnonzero(views.identity == number)
         chosen = mine[np.unique(np.linspace(0, len(mine) - 1, across).round().astype(int))]
