@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fourdface.errors import FourdError, UsageError
 from fourdface.methods.portrait4d.config import SIZES
-from fourdface.methods.portrait4d.network import Picture
-from fourdface.methods.portrait4d.training import PortraitRecipe, make, random_label
+from fourdface.methods.portrait4d.network import Picture, Reconstructor
+from fourdface.methods.portrait4d.training import PortraitRecipe, keep_variance, make, random_label
 from fourdface.methods.portrait4d.training_config import DataConfig, LossConfig, TrainingConfig
 from fourdface.methods.portrait4d.training_losses import density_variation, foreground, picture_losses, truth_of
 from fourdface.methods.portrait4d.weights import load_reconstructor, save_reconstructor
@@ -211,6 +211,22 @@ def test_twenty_steps_lower_the_loss_and_the_file_is_read(data: str, tmp_path: P
     network, _ = load_reconstructor(tmp_path / "run" / "weights.safetensors")
     assert network.config == config.network and network.config.motion_encoder == "coefficients"
     assert list((tmp_path / "run" / "images").iterdir())
+
+
+def test_a_new_network_tells_pictures_apart() -> None:
+    torch.manual_seed(0)
+    network = Reconstructor(CONFIG.network)
+    images, still = torch.rand(4, 3, 64, 64) * 2 - 1, torch.zeros(4, 61)
+    images[2:] *= 0.2
+
+    def told_apart() -> float:
+        planes = network.planes(network.encode_source(images, still, 0.0), still, 0.0)
+        return float(planes.std(0).mean() / planes.std())
+
+    with torch.no_grad():
+        before = told_apart()
+        keep_variance(network)
+        assert before < 0.02 and told_apart() > 0.05
 
 
 def test_schedule_of_the_render_size() -> None:
