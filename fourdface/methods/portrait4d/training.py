@@ -58,6 +58,7 @@ class PortraitRecipe(Recipe):
     """
 
     averaged = ("psi",)
+    forward_methods: Mapping[str, Sequence[str]] = {"psi": ("encode_source", "planes", "render")}
 
     def __init__(self, config: TrainingConfig, device: torch.device, held_out: PortraitViews | None = None) -> None:
         self.config, self.device, self.held_out = config, device, held_out
