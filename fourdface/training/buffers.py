@@ -10,6 +10,12 @@ from torch import Tensor, nn
 from fourdface.training.distributed import Ranks, mean_in_buckets
 
 
+def persistent_buffers(module: nn.Module) -> list[Tensor]:
+    """The buffers that a checkpoint holds, themselves; all others are constants (bases of a head model)."""
+    state = module.state_dict(keep_vars=True)
+    return [value for value in state.values() if not isinstance(value, nn.Parameter)]
+
+
 class BufferGuard:
     """The buffers of all networks as they were before a phase.
 
@@ -19,7 +25,7 @@ class BufferGuard:
 
     def __init__(self, networks: Mapping[str, nn.Module], micros: int, ranks: Ranks) -> None:
         self.micros, self.ranks = micros, ranks
-        self.buffers = [value for module in networks.values() for value in module.buffers()]
+        self.buffers = [value for module in networks.values() for value in persistent_buffers(module)]
         self.before = [value.clone() for value in self.buffers]
         self._changes: list[Tensor] = []
 

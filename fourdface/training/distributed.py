@@ -7,6 +7,7 @@ step; so gradients are averaged here, in buckets, once a phase.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ def joined(device: str = "auto", parallel: str = "ddp") -> Iterator[Ranks]:
         yield Ranks(device=place)
         return
     dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
+    if dist.get_rank() > 0:  # one process speaks
+        logging.getLogger("fourdface").setLevel(logging.ERROR)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), place, parallel)
     finally:

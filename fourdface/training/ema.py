@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from fourdface.training.buffers import persistent_buffers
 from fourdface.training.config import TrainOptions
 
 
@@ -28,7 +29,8 @@ class Averages:
             for name, average in self.networks.items():
                 for slow, fast in zip(average.parameters(), self.sources[name].parameters(), strict=True):
                     slow.lerp_(fast.to(slow.dtype), 1 - keep)
-                for copied, buffer in zip(average.buffers(), self.sources[name].buffers(), strict=True):
+                buffers = persistent_buffers(average), persistent_buffers(self.sources[name])
+                for copied, buffer in zip(*buffers, strict=True):
                     copied.copy_(buffer)
 
 

@@ -37,7 +37,7 @@ def train(
     check_split(options.batch, options.accumulate, ranks.world)
     run = Run(recipe, options, run_dir, ranks, len(samples))
     state, config = run.state, config or {}
-    if run.restore() and ranks.rank == 0:
+    if run.restore():
         logger.info("continuing at step %d of %d", state.step, options.steps)
     batches = steps_of_batches(
         samples, options.seed, options.batch, options.accumulate, rank=ranks.rank, world=ranks.world, step=state.step,

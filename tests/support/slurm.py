@@ -74,6 +74,8 @@ def cluster(folder: Path) -> Iterator[Mapping[str, str]]:
         _until(lambda: "idle" in say(["sinfo", "-h", "-o", "%t"], variables))
         yield variables
     finally:
+        for job in say(["squeue", "-h", "-o", "%A"], variables).split():
+            say(["scancel", "--full", "--signal=KILL", job], variables)
         for process in reversed(started):
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
