@@ -92,6 +92,8 @@ class AvatarFolder:
 
         path = self.paths[number]
         avatar = Avatar.read(path) if is_artifact(path) else self._lift(path)
+        if avatar.head_model != self.head_model:
+            raise FourdError(f"{path.name} is on the head model {avatar.head_model}, and the open one is wanted")
         return avatar_person(avatar, path.name, source_of(path), self.plan, self.seed, number)
 
     def _lift(self, path: Path) -> Avatar:
@@ -123,10 +125,14 @@ def run(synthesizer: Synthesizer, options: dict[str, Any]) -> int:
         provenance = _provenance(synthesizer, members, options["seed"])
         if options["overwrite"] or not _is_complete(place, provenance):
             jobs.append(Job(place, members, provenance))
-    log.info("%d of %d shards are complete already", len(shards) - len(jobs), len(shards))
+    if len(jobs) < len(shards):
+        log.info("%d of %d shards are complete already", len(shards) - len(jobs), len(shards))
     failed = _make_all(synthesizer, jobs, options["workers"])
-    if options["sheet"]:
-        _write_sheet(folder / f"views-{shards[0][0]:05d}.h5", Path(options["sheet"]))
+    if jobs and not any(job.place.exists() for job in jobs):
+        raise FourdError(failed[0])
+    made = [place for number, _ in shards if (place := folder / f"views-{number:05d}.h5").exists()]
+    if options["sheet"] and made:
+        _write_sheet(made[0], Path(options["sheet"]))
     for text in failed:
         log.warning("left out: %s", text)
     return 1 if failed else 0
@@ -224,7 +230,10 @@ def _one_thread() -> None:
 def _make(synthesizer: Synthesizer, job: Job, done: Callable[[int], None] | None) -> list[str]:
     from fourdface.stages.synth_data import make_shard
 
-    views, failed = make_shard(synthesizer, job.members, job.provenance, done)
+    try:
+        views, failed = make_shard(synthesizer, job.members, job.provenance, done)
+    except FourdError as error:  # other shards may still have people
+        return [f"{job.place.name}: {error}"]
     views.write(job.place, overwrite=True)
     return list(failed.values())
 

@@ -106,6 +106,9 @@ def test_who_cannot_be_lifted_is_left_out_and_said(avatars: Path, tmp_path: Path
     result = fourd("synth-data", "avatars", folder, "-o", tmp_path / "out", *SMALL[:-1], 2, "--perception", "embedded")
     assert result.code == 1 and "left out:" in result.err and "b.png" in result.err
     assert Views.read(tmp_path / "out" / "views-00000.h5").names == {0: "a.h5"}
+    (folder / "a.h5").unlink()
+    alone = ("synth-data", "avatars", folder, "-o", tmp_path / "none", *SMALL, "--perception", "embedded")
+    assert "not one of 1 people could be rendered" in fourd(*alone).sentence(1)
 
 
 def test_people_of_the_open_head_need_no_file(tmp_path: Path) -> None:

@@ -17,9 +17,7 @@ TOY = "support.toy_recipe:RECIPE"
 FOURD = "from fourdface.cli.main import main; main()"
 
 
-def command(
-    run_dir: Path, *arguments: object, ranks: int = 0, restarts: int = 0, fourd: bool = True
-) -> list[str]:
+def command(run_dir: Path, *arguments: object, ranks: int = 0, restarts: int = 0, fourd: bool = True) -> list[str]:
     """The words of `fourd train` with the toy, under torchrun where `ranks` is not 0; without `fourd` its arguments."""
     words = ["train", TOY, "-o", str(run_dir), "--device", "cpu", *map(str, arguments)]
     if not fourd:

@@ -75,9 +75,7 @@ def test_submitit_runs_the_job_on_this_machine(tmp_path: Path) -> None:
         pytest.skip("submitit is not installed")
     words = ["--local", "--wait", "--logs", str(tmp_path / "logs"), "--", TOY, "-o", str(tmp_path / "run")]
     script = [sys.executable, str(EXAMPLES / "submit_train.py"), *words, "--steps", "3", "--device", "cpu"]
-    done = subprocess.run(
-        script, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200, check=False
-    )
+    done = subprocess.run(script, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert checkpoint.found(tmp_path / "run")[-1][0] == 3
 
