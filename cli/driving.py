@@ -100,9 +100,17 @@ def reenact_file(request: ReenactRequest, target: FrameTarget) -> None:
         raise FourdError(f"{request.driver}: no frame could be made of it; use a clip that shows a face")
 
 
-def background_choice(argument: str) -> tuple[str, np.ndarray | None]:
-    """--background as (rule, picture): keep, white, transparent, or image with uint8 [H,W,3]."""
-    if argument in ("keep", "white", "transparent"):
+def background_choice(argument: str, driver: bool = False) -> tuple[str, np.ndarray | None]:
+    """--background as (rule, picture): keep, white, transparent, driver, or image with uint8 [H,W,3].
+
+    UsageError for `driver` where there is none that could be shown.
+    """
+    if argument == "driver" and not driver:
+        raise UsageError(
+            "--background driver is for `fourd reenact` with avatars of Portrait4D; use keep, white, transparent or a "
+            "picture (./driver for a file of that name)"
+        )
+    if argument in ("keep", "white", "transparent", "driver"):
         return argument, None
     from fourdface.media.image import read_image
 
@@ -120,8 +128,12 @@ def open_driver(request: ReenactRequest, keep_images: bool = False) -> Iterator[
         if path.is_file() and _is_artifact(path):
             from fourdface.artifacts import Motion
 
-            if request.side_by_side:
-                raise UsageError("--side-by-side needs pictures of the driver, and a motion has none; give the clip")
+            for option, asked in (
+                ("--side-by-side", request.side_by_side),
+                ("--background driver", request.background == "driver"),
+            ):
+                if asked:
+                    raise UsageError(f"{option} needs pictures of the driver, and a motion has none; give the clip")
             name = "standard input" if request.driver == "-" else path.name
             motion = Motion.read(path, name=name)
             source = Source([], motion.width, motion.height, motion.rate, name, source_of(path).sha256)

@@ -56,7 +56,7 @@ def reenact_portrait(request: ReenactRequest, avatar: Avatar, target: FrameTarge
         )
     opened = engine_of(avatar, request.network)
     player = PortraitPlayer(avatar, opened.engine)
-    shown = _presentation(avatar, player, request.background, request.size, request.paste_back)
+    shown = _presentation(avatar, player, request.background, request.size, request.paste_back, driver=True)
     with open_driver(request, keep_images=True) as driver:
         driver.driver.frames = prefetched(lambda frames=driver.driver.frames: frames)
         provenance = provenance_of(
@@ -83,9 +83,15 @@ def _reenacted(
     from fourdface.blocks.camera import turned_about
     from fourdface.blocks.retarget import RetargetOptions
     from fourdface.cli.driving import beside
+    from fourdface.perception import load_perception
+    from fourdface.stages.driver_background import DriverBackground
     from fourdface.stages.portrait import HEAD_CENTRE, animate_portrait
 
     rate = driver.source.rate
+    # A perception of its own: the driver's is at work in another thread.
+    behind = None
+    if shown.background == "driver":
+        behind = DriverBackground(load_perception(request.perception).matte, shown.size)
     cameras = None
     if request.orbit:
         angles = (
@@ -96,7 +102,7 @@ def _reenacted(
         avatar, player, driver.driver, RetargetOptions(request.pose), smooth=request.smoothing > 0, cameras=cameras
     )
     for frame, camera, seen in frames:
-        picture = shown.show(frame)
+        picture = shown.show(frame, None if behind is None else behind.step(seen))
         if request.side_by_side and seen.image_u8 is not None:
             picture = beside(seen.image_u8, picture)
         yield picture, seen.time, camera.world_to_camera, camera.intrinsics
@@ -153,18 +159,18 @@ def _cameras(request: RenderRequest, player: PortraitPlayer) -> tuple[Iterator[C
 
 
 def _presentation(
-    avatar: Avatar, player: PortraitPlayer, background: str, size: int | None, paste: bool
+    avatar: Avatar, player: PortraitPlayer, background: str, size: int | None, paste: bool, *, driver: bool = False
 ) -> Presentation:
     from fourdface.cli.driving import background_choice
     from fourdface.media.image import decode_png
     from fourdface.stages.portrait import Presentation
 
-    rule, image = background_choice(background)
+    rule, image = background_choice(background, driver)
     side = size or player.picture_size
     if not paste:
         return Presentation(side + side % 2, rule, image)
-    if rule == "transparent" or size is not None:
-        raise UsageError("--paste-back shows the head in its photo; leave --size and --background transparent out")
+    if rule != "keep" or size is not None:
+        raise UsageError("--paste-back shows the head in its own photo; leave --size and --background out")
     if avatar.source_blob is None:
         raise UsageError("--paste-back needs the photo, and this avatar holds none; lift the photo again")
     photo = np.ascontiguousarray(decode_png(avatar.source_blob)[..., :3])

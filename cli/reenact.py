@@ -53,8 +53,8 @@ from fourdface.cli.writing import open_frame_target
     "--background",
     default="keep",
     show_default=True,
-    metavar="keep|white|transparent|IMAGE",
-    help="What stands behind.",
+    metavar="keep|white|transparent|driver|IMAGE",
+    help="What stands behind; driver (Portrait4D): what stands behind the driver, taken out by its matte.",
 )
 @click.option("--size", type=click.IntRange(64, 2048), help="Longest side in pixels (default: the photo's).")
 @click.option("--smoothing", type=click.FloatRange(0.0, 5.0), default=0.6, show_default=True, help="Frames; 0 = off.")

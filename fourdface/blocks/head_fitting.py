@@ -96,6 +96,7 @@ class HeadFitter:
     """
 
     def __init__(self, model: HeadModel, size: tuple[int, int], options: FitOptions | None = None) -> None:
+        model.require_arkit()
         self.model = model
         self.size = size
         self.options = options or FitOptions()

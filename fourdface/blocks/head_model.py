@@ -1,7 +1,8 @@
 """The parametric head: linear identity and expression, five joints with linear blend skinning (FLAME's form).
 
 Li et al., "Learning a model of facial shape and expression from 4D scans" (FLAME), SIGGRAPH Asia 2017, equations 1-3,
-without pose correctives unless the data set has them. Data sets differ in the number of vertices and modes only.
+with pose correctives where the data set has them. Data sets differ in the number of vertices and modes, and in what
+they lack beyond the mesh.
 """
 
 from __future__ import annotations
@@ -16,25 +17,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fourdface.blocks.arkit import ARKIT_NAMES
+from fourdface.blocks.flame_head import FLAME_NAMES, load_flame
 from fourdface.blocks.rotation import axis_angle_to_matrix
 from fourdface.errors import FourdError
 
 JOINT_NAMES = ("root", "neck", "jaw", "eye_left", "eye_right")
-_REQUIRED = (
-    "template",
-    "faces",
-    "shape_basis",
-    "expression_basis",
-    "joint_regressor",
-    "skinning_weights",
-    "uv",
-    "faces_uv",
-    "landmark68_faces",
-    "landmark68_barycentric",
-    "dense_faces",
-    "dense_barycentric",
-    "mirror_vertices",
-)
+_REQUIRED = ("template", "faces", "shape_basis", "expression_basis", "joint_regressor", "skinning_weights")
+_OPTIONAL = {
+    "uv": "uv map",
+    "faces_uv": "uv map",
+    "landmark68_faces": "embedding of the 68 landmarks",
+    "landmark68_barycentric": "embedding of the 68 landmarks",
+    "dense_faces": "embedding of the 478 dense landmarks",
+    "dense_barycentric": "embedding of the 478 dense landmarks",
+    "mirror_vertices": "list of mirrored vertices",
+    "pose_basis": "pose correctives",
+}
+"""What a data set may lack, in words."""
+
+
+class _Lacking(FourdError, AttributeError):
+    """What a data set does not hold was asked for; an AttributeError too, for `hasattr`."""
 
 
 def decode_open_head(path: Path) -> dict[str, Any]:
@@ -84,7 +88,10 @@ class HeadModel(torch.nn.Module):
     Buffers: template [V, 3]; shape_basis [S, V, 3] (one standard deviation each); expression_basis [E, V, 3]; faces
     [F, 3]; joint_regressor [5, V]; skinning_weights [V, 5]; uv [Vt, 2]; faces_uv [F, 3]; landmark68_faces [68];
     landmark68_barycentric [68, 3]; dense_faces [478]; dense_barycentric [478, 3]; mirror_vertices [V].
-    `regions` maps names to bool masks [V] (buffers too, they follow `.to(device)`).
+    `regions` maps names to bool masks [V] (buffers too, they follow `.to(device)`). FLAME's pose_basis [36, V, 3]: what
+    the rotation matrices of neck, jaw and eyes, less the identity, add to the vertices.
+
+    From the uv map on, a data set may lack them: asking for one then raises a FourdError that says so.
     """
 
     template: Tensor
@@ -100,6 +107,7 @@ class HeadModel(torch.nn.Module):
     dense_faces: Tensor
     dense_barycentric: Tensor
     mirror_vertices: Tensor
+    pose_basis: Tensor
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         """Build from arrays; `from_arrays` is the public way."""
@@ -109,7 +117,7 @@ class HeadModel(torch.nn.Module):
             raise ValueError(f"Head model arrays lack {', '.join(missing)}.")
         self.name = str(arrays.get("name", "unnamed"))
         self.expression_names: tuple[str, ...] = tuple(str(n) for n in arrays["expression_names"])
-        for key in _REQUIRED:
+        for key in (*_REQUIRED, *(key for key in _OPTIONAL if key in arrays)):
             value = np.asarray(arrays[key])
             kind = torch.float32 if value.dtype.kind == "f" else torch.int64
             self.register_buffer(
@@ -127,6 +135,8 @@ class HeadModel(torch.nn.Module):
     def from_arrays(cls, arrays: Mapping[str, Any]) -> HeadModel:
         """A model from a dict of arrays with the buffers' names, `expression_names`, `regions` and maybe `name`.
 
+        uv map, landmarks, mirrored vertices and pose correctives may be absent.
+
         Raises:
             ValueError: keys are missing or shapes do not agree.
         """
@@ -134,15 +144,35 @@ class HeadModel(torch.nn.Module):
 
     @classmethod
     def load(cls, name: str = "open") -> HeadModel:
-        """Load a head by data set name; `open` is embedded in the package.
+        """Load a head by data set name; `open` is embedded in the package, `flame2020` and `flame2023` are imported.
 
         Raises:
-            FourdError: unknown name or unreadable file.
+            FourdError: unknown name, unreadable file, or a FLAME that was not imported (with the steps that get it).
         """
+        if name in FLAME_NAMES:
+            return cls(load_flame(name))
         if name != "open":
-            raise FourdError(f"Unknown head model {name!r}; available: open.")
+            raise FourdError(f"Unknown head model {name!r}; available: open, {', '.join(FLAME_NAMES)}.")
         with resources.as_file(resources.files("fourdface").joinpath("assets/files/open_head.safetensors")) as path:
             return cls(decode_open_head(path))
+
+    def __getattr__(self, name: str) -> Any:
+        """Buffers, as torch finds them; FourdError for one that this data set lacks."""
+        if name in _OPTIONAL and name not in self.__dict__.get("_buffers", {}):
+            raise _Lacking(f"the head model {self.name} has no {_OPTIONAL[name]}; use the head model open")
+        return super().__getattr__(name)
+
+    def has(self, *names: str) -> bool:
+        """Whether the data set has all of these optional arrays."""
+        return all(name in self._buffers for name in names)
+
+    def require_arkit(self) -> None:
+        """FourdError unless the expressions are the 52 ARKit coefficients, which tracking and motions speak."""
+        if self.expression_names != ARKIT_NAMES:
+            raise FourdError(
+                f"the head model {self.name} has {self.expression_count} expressions of its own and no mapping from "
+                f"the {len(ARKIT_NAMES)} ARKit coefficients; use the head model open"
+            )
 
     @property
     def regions(self) -> dict[str, Tensor]:
@@ -174,9 +204,10 @@ class HeadModel(torch.nn.Module):
             "skinning_weights": (v, len(JOINT_NAMES)),
             "mirror_vertices": (v,),
             "faces_uv": tuple(self.faces.shape),
+            "pose_basis": (9 * (len(JOINT_NAMES) - 1), v, 3),
         }
         for key, shape in expected.items():
-            if tuple(getattr(self, key).shape) != shape:
+            if key in self._buffers and tuple(getattr(self, key).shape) != shape:
                 raise ValueError(f"Head model {key}: expected shape {shape}, got {tuple(getattr(self, key).shape)}.")
 
     def _precompute(self) -> None:
@@ -274,11 +305,22 @@ class HeadModel(torch.nn.Module):
         rest = self._displaced(shape, expression, batch)
         if all(p is None for p in (rotation, translation, neck, jaw, eyes)):
             return rest
+        rest = self._corrected(rest, neck, jaw, eyes)
         joints = self.joints(shape).expand(batch, -1, -1)
         transforms = self.joint_transforms(joints, rotation, translation, neck, jaw, eyes)
         blended = (self.skinning_weights @ transforms.reshape(batch, len(JOINT_NAMES), 12)).view(batch, -1, 3, 4)
         # Products and a sum: a batched matrix product of this many 3x3 matrices is a hundred times slower.
         return (blended[..., :3] * rest[..., None, :]).sum(-1) + blended[..., 3]
+
+    def _corrected(self, rest: Tensor, neck: Tensor | None, jaw: Tensor | None, eyes: Tensor | None) -> Tensor:
+        """Vertices at rest [B, V, 3] with what the pose of neck, jaw and eyes adds (FLAME, equation 3)."""
+        if "pose_basis" not in self._buffers or all(angles is None for angles in (neck, jaw, eyes)):
+            return rest
+        zero = rest.new_zeros(len(rest), 3)
+        pair = (zero, zero) if eyes is None else (eyes[:, :3], eyes[:, 3:])
+        angles = torch.stack([zero if a is None else a for a in (neck, jaw)] + list(pair), 1)
+        bend = axis_angle_to_matrix(angles) - torch.eye(3, device=rest.device, dtype=rest.dtype)
+        return rest + (bend.flatten(1) @ self.pose_basis.flatten(1)).view_as(rest)
 
     def _batch(self, *given: Tensor | None) -> int:
         widths = (self.shape_count, self.expression_count, 3, 3, 3, 3, 6)
@@ -331,11 +373,14 @@ class HeadSubset(torch.nn.Module):
         self.register_buffer("vertex_indices", index, persistent=False)
         self.register_buffer("template", model.template[index], persistent=False)
         self.register_buffer("skinning_weights", model.skinning_weights[index], persistent=False)
+        if model.has("pose_basis"):
+            self.register_buffer("pose_basis", model.pose_basis[:, index], persistent=False)
         whole = torch.cat([model.shape_basis[:, index], model.expression_basis[:, index]])
         self.register_buffer("_basis", whole.reshape(len(whole), -1).contiguous(), persistent=False)
         self.shape_count, self.expression_count = model.shape_count, model.expression_count
 
     _displaced = HeadModel._displaced
+    _corrected = HeadModel._corrected
     _batch = HeadModel._batch
     shaped = HeadModel.shaped
     forward = HeadModel.forward

@@ -145,7 +145,7 @@ def _motion(engine: Engine, frame: DriverFrame, crops: CropTracker, last: Tensor
 class Presentation:
     """How frames are shown: `size` pixels (the crop), or pasted back into `photo_u8` where that is given.
 
-    background: keep | white | transparent | image (then `image_u8` stands behind the person).
+    background: keep | white | transparent | driver | image (then `image_u8` stands behind the person).
     """
 
     size: int
@@ -161,15 +161,18 @@ class Presentation:
             return self.photo_u8.shape[1], self.photo_u8.shape[0]
         return self.size, self.size
 
-    def show(self, frame: Frame) -> np.ndarray:
-        """uint8 [H, W, 3], or [H, W, 4] with straight alpha for a transparent background."""
-        picture = self._before_background(frame)
+    def show(self, frame: Frame, behind_u8: np.ndarray | None = None) -> np.ndarray:
+        """uint8 [H, W, 3], or [H, W, 4] with straight alpha for a transparent background.
+
+        behind_u8: the driver's background of this frame, where that is wanted and known.
+        """
+        picture = self._before_background(frame, behind_u8)
         if self.photo_u8 is not None and self.crop is not None:
             return paste_back(self.photo_u8, picture, self.crop)
         return np.ascontiguousarray(resize(picture, self.size, self.size))
 
-    def _before_background(self, frame: Frame) -> np.ndarray:
-        if self.background == "keep":
+    def _before_background(self, frame: Frame, behind_u8: np.ndarray | None) -> np.ndarray:
+        if self.background == "keep" or (self.background == "driver" and behind_u8 is None):
             return frame.picture_u8
         alpha = frame.alpha[..., None]
         if self.background == "transparent":
@@ -177,6 +180,8 @@ class Presentation:
         side = frame.picture_u8.shape[0]
         if self.background == "white":
             behind = np.full_like(frame.picture_u8, 255)
+        elif behind_u8 is not None:
+            behind = resize(behind_u8, side, side)
         elif self.image_u8 is not None:
             behind = fill_frame(self.image_u8, side, side)
         else:

@@ -16,7 +16,7 @@ from fourdface.media.image import decode_png
 from fourdface.methods.portrait4d.config import SIZES
 from support.calling import files, fourd, good, show, write_clip
 from support.lifted import avatar_artifact, talking_motion
-from support.portraits import SMALLEST, write_weights
+from support.portraits import PATCHY, SMALLEST, write_weights
 from support.scenes import make_photo
 from support.seeing import FakePerception, picture
 
@@ -116,6 +116,30 @@ def test_paste_back_changes_the_crop_alone(tmp_path: Path, avatar: Path, clip: P
     assert not changed[outside].any()
 
 
+def test_the_drivers_background(tmp_path: Path, photo: Path, clip: Path) -> None:
+    """Where the head lets through, the driver's picture stands instead of the photo's background."""
+    weights = write_weights(tmp_path, density=PATCHY)
+    good("lift", photo, "--method", "portrait4d-v2", *weights, "-o", tmp_path / "a.h5")
+    call = ("reenact", clip, "--avatar", tmp_path / "a.h5", *weights)
+    for name, background in (("own", "keep"), ("white", "white"), ("driver", "driver")):
+        good(*call, "--background", background, "-o", tmp_path / name)
+    own, white, driver = (np.stack(stills(tmp_path / name)).astype(int) for name in ("own", "white", "driver"))
+    assert own.shape == driver.shape and len(driver) == 4
+    through = np.abs(white - own).max(-1) > 50
+    assert 0.05 < through.mean() < 0.95
+    assert np.abs(driver - own).max(-1)[through].mean() > 20 and np.abs(driver - white).max(-1)[through].mean() > 20
+    assert np.abs(driver - own).max(-1)[~through].mean() < 20
+
+
+def test_where_there_is_no_drivers_background(tmp_path: Path, avatar: Path, clip: Path, weights: list[str]) -> None:
+    avatar_artifact().write(tmp_path / "g.h5")
+    talking_motion().write(tmp_path / "m.h5")
+    place = ("--background", "driver", "-o", tmp_path / "o")
+    assert "driver" in fourd("reenact", clip, "--avatar", tmp_path / "g.h5", *place).sentence(2)
+    assert "driver" in fourd("render", avatar, *weights, *place).sentence(2)
+    assert "a motion has none" in fourd("reenact", tmp_path / "m.h5", "--avatar", avatar, *weights, *place).sentence(2)
+
+
 def _crop(avatar: Path) -> tuple[int, int, int]:
     """The crop in pixels of the photo, rounded outwards: left, top, side."""
     width, _, scaled, _, left, top, size = (int(v) for v in Avatar.read(avatar).tensors["crop"])
@@ -197,6 +221,8 @@ def test_weights_of_another_network_are_refused(
     [
         (("--expression", "relative"), "motion embedding"),
         (("--paste-back", "--size", "100"), "--paste-back"),
+        (("--paste-back", "--background", "driver"), "--paste-back"),
+        (("--paste-back", "--background", "white"), "--paste-back"),
         (("--precision", "fp16", "--device", "cpu"), "fp16"),
     ],
 )
