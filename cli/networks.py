@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from fourdface.methods.portrait4d.engine import Engine
 
 
+BATCH_ON_GPU = 4
+"""Frames at once where --batch is not given; a CPU is busy with one."""
+
+
 @dataclasses.dataclass(frozen=True)
 class NetworkRequest:
     """See `options.network_options`."""
@@ -22,6 +26,8 @@ class NetworkRequest:
     render_size: int | None = None
     seed: int | None = None
     device: str = "auto"
+    batch: int | None = None
+    compile: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +68,11 @@ def open_engine(request: NetworkRequest, method: str) -> OpenedEngine:
     )
 
     variant = METHODS[method]
-    device = _device(request.device)
-    options = EngineOptions(_precision(request.precision, device), request.render_size, request.seed, device)
+    device = device_of(request.device)
+    options = EngineOptions(
+        _precision(request.precision, device), request.render_size, request.seed, device,
+        request.batch or (BATCH_ON_GPU if device == "cuda" else 1), request.compile,
+    )  # fmt: skip
     network, origin = load_reconstructor(request.weights or default_weights(method))
     origins, encoder = [origin], None
     if variant.motion_scale and network.config.motion_encoder == "pdfgc":
@@ -97,7 +106,8 @@ def engine_of(avatar: Avatar, request: NetworkRequest) -> OpenedEngine:
     return opened
 
 
-def _device(name: str) -> str:
+def device_of(name: str) -> str:
+    """What --device stands for. UsageError for cuda where there is none."""
     import torch
 
     if name == "auto":

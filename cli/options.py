@@ -40,7 +40,7 @@ def size_option(default: int = 512) -> Callable[[F], F]:
 
 
 def network_options(function: F) -> F:
-    """How networks run; the command receives weights, motion_weights, precision, render_size, seed and device."""
+    """How networks run; the command receives the fields of `networks.NetworkRequest`."""
     for option in reversed(
         (
             click.option("--weights", metavar="ID|FILE", help="Portrait4D: weights (default: the method's own asset)."),
@@ -60,6 +60,14 @@ def network_options(function: F) -> F:
             click.option(
                 "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
                 help="Portrait4D: where the networks run.",
+            ),
+            click.option(
+                "--batch", type=click.IntRange(1, 64),
+                help="Portrait4D: frames at once (default: 4 on a GPU, 1 on a CPU).",
+            ),
+            click.option(
+                "--compile", is_flag=True,
+                help="Portrait4D: compile the networks first (a minute or more) for long clips.",
             ),
         )
     ):  # fmt: skip

@@ -85,7 +85,7 @@ def engine(
     planes = running.planes(source, motion)
     times["motion"] = best(lambda: running.motion(flipped, MATRIX), repeats, device)
     times["planes"] = best(lambda: running.planes(source, motion), repeats, device)
-    times["neck"] = best(lambda: running.warp(turn), repeats, device)
+    times["neck"] = best(lambda: running.warp(turn[None]), repeats, device)
     times["render, neck, super-resolution"] = best(
         lambda: running.render(planes, source.background, label, turn), repeats, device
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from ..media.resize import fill_frame, resize
 from ..methods.portrait4d.alignment import PortraitCrop
 from ..methods.portrait4d.avatar import PortraitAvatar, pack_source, restore_portrait
 from ..methods.portrait4d.engine import Engine, Frame
+from ..methods.portrait4d.motion_encoder import EMBEDDING
 from ..methods.portrait4d.surface import extract_surface
 from ..methods.portrait4d.tracking import CropTracker, crops_of
 from ..methods.portrait4d.view import FACE_ANCHOR, camera_of_label, label_of_camera, portrait_label
@@ -29,8 +30,6 @@ from .reenact import Driver, DriverFrame, source_pose
 
 HEAD_CENTRE = np.array(FACE_ANCHOR) / WORLD_SCALE
 """World point [3] in metres about which cameras turn."""
-EMBEDDING = "pdfgc"
-"""Name of the motion embedding in a motion artifact."""
 
 
 def lift_portrait(tracked: Tracked, engine: Engine, provenance: Provenance, frame: int = 0) -> Avatar:
@@ -75,9 +74,15 @@ class PortraitPlayer:
 
     def frame(self, motion: Tensor, rotation: np.ndarray, camera: CameraPose | None = None) -> Frame:
         """One frame; planes are kept while the motion stays the same tensor. rotation [3]: of the head, radians."""
-        label = label_of_camera(camera or self.camera)
-        turned = torch.from_numpy(np.asarray(rotation, np.float32))
-        return self.engine.render(self.planes(motion), self.source.background, label, turned)
+        return self.frames([motion], [rotation], [camera or self.camera])[0]
+
+    def frames(
+        self, motions: Sequence[Tensor], rotations: Sequence[np.ndarray], cameras: Sequence[CameraPose]
+    ) -> list[Frame]:
+        """Several frames at once, see `frame`; planes of equal motions are made once."""
+        labels = torch.cat([label_of_camera(camera) for camera in cameras])
+        turned = torch.from_numpy(np.stack([np.asarray(rotation, np.float32) for rotation in rotations]))
+        return self.engine.render_all(self._planes_of(motions), self.source.background, labels, turned)
 
     @property
     def picture_size(self) -> int:
@@ -92,9 +97,17 @@ class PortraitPlayer:
 
     def planes(self, motion: Tensor) -> Tensor:
         """Tri-planes of a motion [1, 548]; made once for the same tensor."""
-        if self._planes is None or self._planes[0] is not motion:
-            self._planes = (motion, self.engine.planes(self.source, motion))
-        return self._planes[1]
+        return self._planes_of([motion])
+
+    def _planes_of(self, motions: Sequence[Tensor]) -> Tensor:
+        known = [] if self._planes is None else [self._planes]
+        distinct = {id(motion): motion for motion in motions}
+        fresh = [motion for motion in distinct.values() if all(motion is not old for old, _ in known)]
+        if fresh:
+            known += zip(fresh, self.engine.planes(self.source, torch.cat(fresh)).split(1), strict=True)
+        found = [next(planes for old, planes in known if old is motion) for motion in motions]
+        self._planes = (motions[-1], found[-1])
+        return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def animate_portrait(
@@ -103,11 +116,13 @@ def animate_portrait(
 ) -> Iterator[tuple[Frame, CameraPose, DriverFrame]]:  # fmt: skip
     """Frames of the avatar, with their cameras, for every frame of the driver; until a face is seen the photo's own.
 
-    smooth: steady crops, see `CropTracker`. cameras: one a frame, None for the photo's.
+    smooth: steady crops, see `CropTracker`. cameras: one a frame, None for the photo's. As many frames are made at once
+    as the engine's `batch` says.
     """
     crops = CropTracker(player.engine.size, smooth)
     motion, rotation = player.portrait.motion, player.rotation
     retarget: Retargeter | None = None
+    waiting: list[tuple[Tensor, np.ndarray, CameraPose, DriverFrame]] = []
     for frame in driver.frames:
         if not player.engine.by_coefficients:
             motion = _motion(player.engine, frame, crops, motion)
@@ -119,8 +134,19 @@ def animate_portrait(
             rotation = np.asarray(pose.rotation, np.float32)
             if player.engine.by_coefficients and player.engine.motion_scale:
                 motion = player.engine.coefficients(pose.expression, pose.jaw, pose.eyes)
-        camera = player.camera if cameras is None else next(cameras)
-        yield player.frame(motion, rotation, camera), camera, frame
+        waiting.append((motion, rotation, player.camera if cameras is None else next(cameras), frame))
+        if len(waiting) >= player.engine.options.batch:
+            yield from _shown(player, waiting)
+            waiting = []
+    if waiting:
+        yield from _shown(player, waiting)
+
+
+def _shown(
+    player: PortraitPlayer, waiting: list[tuple[Tensor, np.ndarray, CameraPose, DriverFrame]]
+) -> Iterator[tuple[Frame, CameraPose, DriverFrame]]:
+    motions, rotations, cameras, frames = zip(*waiting, strict=True)
+    return zip(player.frames(motions, rotations, cameras), cameras, frames, strict=True)
 
 
 def _motion(engine: Engine, frame: DriverFrame, crops: CropTracker, last: Tensor) -> Tensor:
@@ -128,17 +154,29 @@ def _motion(engine: Engine, frame: DriverFrame, crops: CropTracker, last: Tensor
     if engine.motion_scale == 0:
         return last
     if frame.image_u8 is None:
-        if EMBEDDING not in frame.embeddings:
-            raise UsageError(
-                f"the motion holds no {EMBEDDING} embedding, which this avatar is driven by; give the clip itself"
-            )
-        return torch.from_numpy(np.asarray(frame.embeddings[EMBEDDING], np.float32))[None].to(engine.options.device)
+        return last if frame.pose is None else _embedded(engine, frame)
     if frame.landmarks is None:
         crops.reset()
         return last
     height, width = frame.image_u8.shape[:2]
     found = crops.step(frame.landmarks, (width, height), frame.time)
     return engine.motion(found.portrait.apply(frame.image_u8), found.motion)
+
+
+def _embedded(engine: Engine, frame: DriverFrame) -> Tensor:
+    """The embedding that a motion artifact holds for this frame."""
+    if EMBEDDING not in frame.embeddings:
+        raise UsageError(
+            f"the motion holds no {EMBEDDING} embedding, which this avatar is driven by; give the clip itself, or make "
+            f"the motion with `fourd fit-flame --motion --embedding {EMBEDDING}`"
+        )
+    values = np.asarray(frame.embeddings[EMBEDDING], np.float32)
+    wanted = engine.network.config.motion
+    if values.shape != (wanted,) or not np.isfinite(values).all():
+        raise UsageError(
+            f"the motion's {EMBEDDING} embedding is {values.shape}; {wanted} finite numbers are wanted; make it anew"
+        )
+    return torch.from_numpy(values)[None].to(engine.options.device)
 
 
 @dataclass(frozen=True)

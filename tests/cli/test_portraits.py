@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourdface.artifacts import Avatar, Frames
+from fourdface.artifacts import Avatar, Frames, Motion
 from fourdface.media.image import decode_png
+from fourdface.media.video import open_video
 from fourdface.methods.portrait4d.config import SIZES
+from fourdface.methods.portrait4d.engine import read_motion
+from fourdface.methods.portrait4d.tracking import crops_of
+from fourdface.methods.portrait4d.weights import load_motion_encoder
 from support.calling import files, fourd, good, show, write_clip
 from support.lifted import avatar_artifact, talking_motion
 from support.portraits import PATCHY, SMALLEST, write_weights
@@ -89,8 +93,9 @@ def test_a_clip_drives_it(tmp_path: Path, avatar: Path, clip: Path, weights: lis
 
 
 def test_frames_are_lossless_repeatable_and_move(tmp_path: Path, avatar: Path, clip: Path, weights: list[str]) -> None:
-    for name in ("one.h5", "two.h5"):
-        good("reenact", clip, "--avatar", avatar, *weights, "--precision", "fp32", "-o", tmp_path / name)
+    for name, batch in (("one.h5", 1), ("two.h5", 3)):
+        call = ("reenact", clip, "--avatar", avatar, *weights, "--precision", "fp32", "--batch", batch)
+        good(*call, "-o", tmp_path / name)
     one, two = Frames.read(tmp_path / "one.h5"), Frames.read(tmp_path / "two.h5")
     assert len(one.times) == len(two.times) == 4
     for a, b in zip(one.frame_blobs, two.frame_blobs, strict=True):  # up to the rounding of the driver's fit
@@ -260,6 +265,43 @@ def test_coefficients_drive_a_network_that_was_trained_on_them(tmp_path: Path, p
         pictures = [decode_png(blob).astype(float) for blob in Frames.read(out).frame_blobs]
         moved[method] = np.abs(pictures[0] - pictures[-1]).mean()
     assert moved["lp3d"] < 1e-6 < moved["portrait4d-v2"]
+
+
+def test_a_driver_is_encoded_once(
+    tmp_path: Path, avatar: Path, clip: Path, weights: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A motion with its embedding and sound drives like the clip that it was made of."""
+    monkeypatch.setattr("fourdface.stages.motion_embedding.CROP_SIZE", SIDE)
+    good("preprocess", clip, "--keep-frames", "-o", tmp_path / "t.h5")
+    fit = ("fit-flame", tmp_path / "t.h5", "--motion", "--embedding", "pdfgc", *weights[2:])
+    good(*fit, "--sound", clip, "-o", tmp_path / "m.h5")
+    motion = Motion.read(tmp_path / "m.h5")
+    embedding = motion.embeddings["pdfgc"]
+    assert embedding.shape == (4, 548) and embedding.dtype == np.float32
+    assert np.array_equal(embedding[1], embedding[2]), "the third frame shows nobody"
+    first = next(iter(open_video(clip))).image_u8
+    crops = crops_of(FakePerception().faces(first)[0].landmarks, (128, 96), SIDE)
+    truth = read_motion(load_motion_encoder(weights[3])[0], crops.portrait.apply(first), crops.motion, "cpu")
+    assert np.abs(embedding[0] - truth.numpy()).max() < 1e-5 < 1e-4 < np.abs(embedding[3] - embedding[0]).max()
+    assert "motion.safetensors" in [entry.asset for entry in motion.provenance.weights]
+    for name, driver in (("clip", clip), ("motion", tmp_path / "m.h5")):
+        good("reenact", driver, "--avatar", avatar, *weights, "--pose", "none", "-o", tmp_path / f"{name}.h5")
+    pair = (Frames.read(tmp_path / f"{name}.h5").frame_blobs for name in ("clip", "motion"))
+    for one, other in zip(*pair, strict=True):
+        assert np.abs(decode_png(one).astype(float) - decode_png(other)).max() <= 1
+    good("reenact", tmp_path / "m.h5", "--avatar", avatar, *weights, "-o", tmp_path / "out.mp4")
+    assert show(tmp_path / "out.mp4").sound_seconds == pytest.approx(show(clip).sound_seconds, abs=0.05)
+
+
+def test_embeddings_that_cannot_be_made_or_used(tmp_path: Path, avatar: Path, clip: Path, weights: list[str]) -> None:
+    good("preprocess", clip, "-o", tmp_path / "t.h5")
+    fit = ("fit-flame", tmp_path / "t.h5", "-o", tmp_path / "m.h5", "--embedding", "pdfgc")
+    assert "--motion" in fourd(*fit).sentence(2)
+    assert "--keep-frames" in fourd(*fit, "--motion", *weights[2:]).sentence(2)
+    assert "motion_model.pth" in fourd(*fit, "--motion").sentence()
+    replace(talking_motion(), embeddings={"pdfgc": np.zeros((6, 9), np.float32)}).write(tmp_path / "short.h5")
+    outcome = fourd("reenact", tmp_path / "short.h5", "--avatar", avatar, *weights, "-o", tmp_path / "o.mp4")
+    assert "548" in outcome.sentence(2)
 
 
 def test_network_options_are_not_for_gaussians(tmp_path: Path, clip: Path, weights: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,12 +13,13 @@ from torch.nn.functional import interpolate
 from fourdface.blocks.volume_renderer import RaySampling
 from fourdface.errors import UsageError
 from fourdface.methods.portrait4d.alignment import motion_crop
+from fourdface.methods.portrait4d.compiled import Compiled
 from fourdface.methods.portrait4d.config import coefficient_motion
 from fourdface.methods.portrait4d.motion_encoder import MotionEncoder
 from fourdface.methods.portrait4d.network import Reconstructor, Source, Warp
 from fourdface.priors.genhead.head import HeadGeometry, HeadPose
 
-__all__ = ["PRECISIONS", "RENDER_SIZES", "Engine", "EngineOptions", "Frame", "neck_pose"]
+__all__ = ["PRECISIONS", "RENDER_SIZES", "Engine", "EngineOptions", "Frame", "neck_pose", "read_motion"]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RENDER_SIZES = (64, 128, 256, 512)
@@ -28,12 +30,15 @@ STRAIGHT = 1e-4
 @dataclass(frozen=True)
 class EngineOptions:
     """precision: of the convolutions and transformers (rays and decoder stay fp32). render_size: side of the rendered
-    features, None for the network's own. seed: None renders without chance, a number draws the samples' places."""
+    features, None for the network's own. seed: None renders without chance, a number draws the samples' places. batch:
+    frames at once. compile: see `compiled.Compiled`."""
 
     precision: str = "fp32"
     render_size: int | None = None
     seed: int | None = None
     device: str = "cpu"
+    batch: int = 1
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,19 @@ class Engine:
         self.network = _prepared(network, self.dtype, self.options.device)
         self.motion_encoder = None if motion_encoder is None else motion_encoder.to(self.options.device)
         self.size = network.config.resolution
+        self._animate: Callable[..., Tensor] = self._animated
+        self._enlarge: Callable[..., Tensor] = self.network.enlarged
+        if self.options.compile:
+            self._animate, self._enlarge = (
+                Compiled(part, self.options.device) for part in (self._animated, self.network.enlarged)
+            )
 
     @torch.inference_mode()
     def motion(self, crop_u8: np.ndarray, matrix: np.ndarray) -> Tensor:
         """Motion embedding [1, 548] of a portrait crop uint8 [S, S, 3]; matrix: `motion_matrix` of its landmarks."""
         if self.motion_encoder is None:
             return torch.zeros(1, self.network.config.motion, device=self.options.device)
-        return self.motion_encoder(motion_crop(self._image(crop_u8), matrix)).embedding()
+        return read_motion(self.motion_encoder, crop_u8, matrix, self.options.device)
 
     def coefficients(self, expression: np.ndarray, jaw: np.ndarray, eyes: np.ndarray) -> Tensor:
         """Motion [1, 61] of head parameters [52], [3] and [6], for a Psi that moves by them."""
@@ -85,49 +96,81 @@ class Engine:
 
     @torch.inference_mode()
     def adopt(self, source: Source) -> Source:
-        """A source that was stored, in this engine's precision; the background at the size at which it is rendered."""
+        """A source that was stored, ready to be animated: in this engine's precision, its part of G_T's first
+        convolution computed, and its background at the size at which it is rendered."""
         size = self.options.render_size or self.network.config.render_size
         background = source.background.to(self.options.device).float()
         if background.shape[-1] != size:
             background = interpolate(background, size=(size, size), mode="bilinear", align_corners=False)
         detail = source.detail.to(self.options.device, self.dtype, memory_format=torch.channels_last)
-        return Source(source.tokens.to(self.options.device, self.dtype), source.size, detail, background)
+        prepared = self.network.generator_triplane.prepare(detail)
+        tokens = source.tokens.to(self.options.device, self.dtype)
+        return Source(tokens, source.size, detail, background, prepared)
 
     @torch.inference_mode()
     def planes(self, source: Source, motion: Tensor) -> Tensor:
-        """Tri-planes [1, 3, C, R, R] float32 of the source with a driver's motion [1, 548]."""
-        return self.network.planes(source, motion.to(self.dtype), self.motion_scale).float()
+        """Tri-planes [B, 3, C, R, R] float32 of an adopted source with drivers' motions [B, 548]."""
+        if source.prepared is None:
+            raise ValueError("the source was not adopted by this engine")
+        count, whole = len(motion), self.options.batch if self.options.compile else 0
+        if count < whole:  # one shape is compiled; what is missing to it is computed and thrown away
+            motion = torch.cat([motion, motion[-1:].expand(whole - count, -1)])
+        motion = motion.to(self.dtype)
+        return self._animate(source.tokens, source.detail, source.prepared, motion, *source.size)[:count]
 
-    @torch.inference_mode()
+    def _animated(
+        self, tokens: Tensor, detail: Tensor, prepared: Tensor, motion: Tensor, height: int, width: int
+    ) -> Tensor:
+        source = Source(tokens, (height, width), detail, detail, prepared)  # the background is not read
+        return self.network.planes(source, motion, self.motion_scale).float()
+
     def render(self, planes: Tensor, background: Tensor, label: Tensor, rotation: Tensor | None = None) -> Frame:
         """A frame from a camera label [1, 25], with the neck turned by `rotation` [3] (axis-angle) or straight."""
-        label = label.to(self.options.device)
+        return self.render_all(planes, background, label, None if rotation is None else rotation[None])[0]
+
+    @torch.inference_mode()
+    def render_all(
+        self, planes: Tensor, background: Tensor, labels: Tensor, rotations: Tensor | None = None
+    ) -> list[Frame]:
+        """Frames of planes [B, ...], camera labels [B, 25] and turns of the neck [B, 3], in front of one background."""
         picture = self.network.render(
-            planes, label, background.float(), warp=self.warp(rotation), size=self.options.render_size,
-            sampling=self._sampling(),
+            planes, labels.to(self.options.device), background.float(), warp=self.warp(rotations),
+            size=self.options.render_size, sampling=self._sampling(), enlarge=self._enlarge,
         )  # fmt: skip
         side = picture.picture.shape[-1]
         alpha = 1 - interpolate(picture.transmittance, size=(side, side), mode="bilinear", align_corners=False)
-        levels = (picture.picture[0].float().permute(1, 2, 0) * 127.5 + 127.5).round().clamp(0, 255)
-        return Frame(levels.to(torch.uint8).cpu().numpy(), alpha[0, 0].clamp(0, 1).cpu().numpy())
+        levels = (picture.picture.float().permute(0, 2, 3, 1) * 127.5 + 127.5).round().clamp(0, 255)
+        pairs = zip(levels.to(torch.uint8).cpu().numpy(), alpha[:, 0].clamp(0, 1).cpu().numpy(), strict=True)
+        return [Frame(*pair) for pair in pairs]
 
     @torch.inference_mode()
-    def warp(self, rotation: Tensor | None) -> Warp | None:
-        """The field of a turned neck, None for a straight one."""
+    def warp(self, rotations: Tensor | None) -> Warp | None:
+        """The field of turned necks [B, 3], None where all are straight."""
         deformer = self.network.deformer
-        if rotation is None or deformer is None or float(rotation.norm()) < STRAIGHT:
+        if rotations is None or deformer is None or float(rotations.norm(dim=-1).max()) < STRAIGHT:
             return None
-        return self.network.warp_grid(neck_pose(deformer.flame_deform, rotation[None]))
+        return self.network.warp_grid(neck_pose(deformer.flame_deform, rotations))
 
     def _image(self, crop_u8: np.ndarray) -> Tensor:
-        image = torch.from_numpy(np.ascontiguousarray(crop_u8)).to(self.options.device)
-        return image.permute(2, 0, 1)[None].float() / 127.5 - 1
+        return _to_image(crop_u8, self.options.device)
 
     def _sampling(self) -> RaySampling | None:
         config, seed = self.network.config, self.options.seed
         if seed is None:
             return None
         return RaySampling(config.coarse_samples, config.fine_samples, placement="jitter", seed=seed)
+
+
+@torch.inference_mode()
+def read_motion(encoder: MotionEncoder, crop_u8: np.ndarray, matrix: np.ndarray, device: str) -> Tensor:
+    """Embedding [1, 548] of a portrait crop uint8 [S, S, 3]; matrix: `motion_matrix` of its landmarks."""
+    return encoder(motion_crop(_to_image(crop_u8, device), matrix)).embedding()
+
+
+def _to_image(crop_u8: np.ndarray, device: str) -> Tensor:
+    """uint8 [S, S, 3] -> [1, 3, S, S] in -1..1."""
+    image = torch.from_numpy(np.ascontiguousarray(crop_u8)).to(device)
+    return image.permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def neck_pose(head: HeadGeometry, rotation: Tensor) -> HeadPose:

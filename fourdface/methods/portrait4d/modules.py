@@ -6,8 +6,11 @@ Names of submodules are the names in the published state dicts.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from fourdface.blocks.segformer import MotionBlock, OverlapPatchEmbed, SegFormerBlock, enlarged
 
@@ -101,9 +104,22 @@ class TriplaneDecoder(nn.Module):
         )
         self.conv_last = nn.Conv2d(narrow, planes, 3, padding=1)
 
-    def forward(self, canonical: Tensor, detail: Tensor) -> Tensor:
-        """Canonical features (Phi's) and detail features (E_detail's) -> tri-planes, plane after plane."""
-        x, size = self.patch_embed(self.convs1(torch.cat([canonical, detail], 1)))
+    def prepare(self, detail: Tensor) -> Tensor:
+        """What the first convolution makes of the detail features alone: it is linear, so this is done once a photo."""
+        first = cast(nn.Conv2d, self.convs1[0])
+        return conv2d(detail, first.weight[:, -detail.shape[1] :], first.bias, padding=1)
+
+    def forward(self, canonical: Tensor, detail: Tensor, prepared: Tensor | None = None) -> Tensor:
+        """Canonical features (Phi's) and detail features (E_detail's) -> tri-planes, plane after plane.
+
+        prepared: `prepare` of the detail features, of any batch that broadcasts; they are not read then.
+        """
+        if prepared is None:
+            x = self.convs1(torch.cat([canonical, detail], 1))
+        else:
+            weight = cast(nn.Conv2d, self.convs1[0]).weight[:, : canonical.shape[1]]
+            x = self.convs1[1:](conv2d(canonical, weight, padding=1) + prepared)
+        x, size = self.patch_embed(x)
         for block in self.trans_blocks:
             x = block(x, size)
         x = enlarged(x, size)

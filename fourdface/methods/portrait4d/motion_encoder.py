@@ -14,8 +14,10 @@ from torch.nn.functional import relu
 
 from fourdface.blocks.hourglass import FAN
 
-__all__ = ["MOTION_SIZE", "Motion", "MotionEncoder"]
+__all__ = ["EMBEDDING", "MOTION_SIZE", "Motion", "MotionEncoder"]
 
+EMBEDDING = "pdfgc"
+"""Name of the embedding in a motion artifact."""
 MOTION_SIZE = 548
 CROP_SIZE = 224
 """Side of the picture that the encoder takes, in pixels."""

@@ -40,13 +40,14 @@ class Source:
     """All that depends on the photo alone.
 
     tokens [B, N, width]: neutralised features, on a grid of `size` (height, width). detail [B, C, R/2, R/2].
-    background [B, K, R, R] in 0..1.
+    background [B, K, R, R] in 0..1. prepared: the detail features' part in G_T's first convolution, where it is kept.
     """
 
     tokens: Tensor
     size: tuple[int, int]
     detail: Tensor
     background: Tensor
+    prepared: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,15 @@ class Reconstructor(nn.Module):
         return Source(tokens, size, self.encoder_detail(seen), torch.sigmoid(self.background(seen)))
 
     def planes(self, source: Source, motion: Tensor, motion_scale: float | Tensor = 1.0) -> Tensor:
-        """Tri-planes [B, 3, C, R/2, R/2] of the source with the driver's motion [B, 548]; axes `portrait4d`."""
-        _, canonical = self.encoder_canonical.move(source.tokens, source.size, motion, motion_scale)
-        planes = self.generator_triplane(canonical, source.detail)
+        """Tri-planes [B, 3, C, R/2, R/2] of the source with the driver's motion [B, 548]; axes `portrait4d`.
+
+        One source serves several motions.
+        """
+        tokens, detail = source.tokens, source.detail
+        if len(tokens) != len(motion):
+            tokens, detail = (value.expand(len(motion), *value.shape[1:]) for value in (tokens, detail))
+        _, canonical = self.encoder_canonical.move(tokens, source.size, motion, motion_scale)
+        planes = self.generator_triplane(canonical, detail, source.prepared)
         return planes.unflatten(1, (3, self.config.plane_channels))
 
     def warp(self, pose: HeadPose) -> Callable[[Tensor], Tensor]:
@@ -135,7 +142,7 @@ class Reconstructor(nn.Module):
 
     def render(
         self, planes: Tensor, label: Tensor, background: Tensor, *, warp: Warp | None = None, size: int | None = None,
-        sampling: RaySampling | None = None, backend: str = "auto",
+        sampling: RaySampling | None = None, backend: str = "auto", enlarge: Callable[[Tensor], Tensor] | None = None,
     ) -> Picture:  # fmt: skip
         """The picture of planes [B, 3, C, R, R] seen by cameras [B, 25].
 
@@ -144,7 +151,7 @@ class Reconstructor(nn.Module):
             size: side of the rendered features; up to `resolution / enlargement` they are enlarged by the
                 super-resolution, above it the render's own colours are the picture.
             sampling: None is the published number of samples at the middle of their steps, without chance.
-            backend: of `render_volume`.
+            backend: of `render_volume`. enlarge: takes the place of `enlarged`, which may have been compiled.
         """
         size = size or self.config.render_size
         sampling = sampling or RaySampling(self.config.coarse_samples, self.config.fine_samples, placement="centres")
@@ -156,10 +163,9 @@ class Reconstructor(nn.Module):
             background = interpolate(background, size=(size, size), mode="bilinear", align_corners=False)
         transmittance = as_image(rendered.transmittance, size, size)
         features = 2 * (as_image(rendered.features, size, size) + transmittance * background) - 1
-        return Picture(
-            self._picture(features), features, 2 * background - 1, as_image(rendered.ray_distance, size, size),
-            transmittance,
-        )  # fmt: skip
+        picture = self.enlarged(features) if enlarge is None else enlarge(features)
+        distance = as_image(rendered.ray_distance, size, size)
+        return Picture(picture, features, 2 * background - 1, distance, transmittance)
 
     def forward(
         self, image_pm1: Tensor, source_motion: Tensor, motion: Tensor, label: Tensor, *, pose: HeadPose | None = None,
@@ -174,19 +180,20 @@ class Reconstructor(nn.Module):
         warp = None if pose is None else self.warp(pose)
         return self.render(planes, label, source.background, warp=warp, size=size, sampling=sampling)
 
+    def enlarged(self, features: Tensor) -> Tensor:
+        """The picture of rendered features [B, C, S, S] in -1..1; large ones are a picture already."""
+        if features.shape[-1] > self.config.resolution // self.config.enlargement:
+            return features[:, :3]
+        seen = features.to(self.superresolution.block0.conv0.weight.dtype)
+        style = self.w_avg.to(seen.dtype).expand(len(seen), 1, -1)
+        return self.superresolution(seen[:, :3], seen, style, "none")
+
     def _rays(self, label: Tensor, size: int) -> Rays:
         with torch.autocast(label.device.type, enabled=False):
             world_to_camera, intrinsics = camera_from_label(label, size, axes="opengl")
             origins, directions = camera_rays(world_to_camera, intrinsics, size, size)
             near, far = plane_limits(world_to_camera, size * size, self.config.box_size)
         return Rays(origins, directions, near, far)
-
-    def _picture(self, features: Tensor) -> Tensor:
-        if features.shape[-1] > self.config.resolution // self.config.enlargement:
-            return features[:, :3]
-        seen = features.to(self.superresolution.block0.conv0.weight.dtype)
-        style = self.w_avg.to(seen.dtype).expand(len(seen), 1, -1)
-        return self.superresolution(seen[:, :3], seen, style, "none")
 
     def _check_image(self, image_pm1: Tensor) -> None:
         side = self.config.resolution
