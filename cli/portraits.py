@@ -113,7 +113,10 @@ def render_portrait(request: RenderRequest, avatar: Avatar, target: FrameTarget 
     from fourdface.stages.portrait import PortraitPlayer
 
     if request.motion is not None:
-        raise UsageError("--motion holds numbers, and a Portrait4D avatar moves by pictures; use `fourd reenact CLIP`")
+        raise UsageError(
+            "--motion: a Portrait4D avatar is moved by `fourd reenact CLIP`, or by a motion with its embedding: "
+            "`fourd reenact MOTION --orbit 20`"
+        )
     if request.neutral:
         raise UsageError("--neutral: a Portrait4D avatar has no rest expression of its own; leave it out")
     opened = engine_of(avatar, request.network)

@@ -1,14 +1,16 @@
 """Time a reenacted frame of Portrait4D, against the plain eager path of the same network in the same run.
 
-Usage: python scripts/bench_portrait4d.py [--size paper] [--device cpu] [--repeats 3] [--threads 2]
+Usage: python scripts/bench_portrait4d.py [--size paper] [--device cpu] [--repeats 3] [--threads 2] [--batch 1]
+       [--compile]
 
 Plain: everything for every frame in float32, volume rendering in torch, the neck's field at every sample. Engine: what
-`fourd reenact` runs, in float32 and bfloat16. Weights are random, which changes no time. Prints milliseconds.
+`fourd reenact` runs, in float32 and bfloat16. Weights are random, which changes no time. Prints milliseconds a frame.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections.abc import Callable
 
@@ -73,28 +75,38 @@ def plain(size: str, crop_u8: np.ndarray, turn: torch.Tensor, device: str, repea
 
 
 def engine(
-    size: str, precision: str, crop_u8: np.ndarray, turn: torch.Tensor, device: str, repeats: int
+    size: str, options: EngineOptions, crop_u8: np.ndarray, turn: torch.Tensor, repeats: int
 ) -> tuple[dict[str, float], Frame]:
     """Milliseconds of the steps of a reenacted frame, and the frame."""
-    running = Engine(*networks(size), 1.0, EngineOptions(precision, device=device))
-    flipped, label = np.ascontiguousarray(crop_u8[:, ::-1]), frontal_label()
+    running, count, device = Engine(*networks(size), 1.0, options), options.batch, options.device
+    flipped, labels, turns = np.ascontiguousarray(crop_u8[:, ::-1]), frontal_label(batch=count), turn.expand(count, -1)
     motion = running.motion(crop_u8, MATRIX)
     times = {"source (once)": best(lambda: running.encode(crop_u8, motion), 1, device)}
     source = running.adopt(running.encode(crop_u8, motion))
-    motion = running.motion(flipped, MATRIX)
-    planes = running.planes(source, motion)
+    motions = running.motion(flipped, MATRIX).expand(count, -1)
+    planes = running.planes(source, motions)
     times["motion"] = best(lambda: running.motion(flipped, MATRIX), repeats, device)
-    times["planes"] = best(lambda: running.planes(source, motion), repeats, device)
-    times["neck"] = best(lambda: running.warp(turn[None]), repeats, device)
-    times["render, neck, super-resolution"] = best(
-        lambda: running.render(planes, source.background, label, turn), repeats, device
-    )
 
-    def frame() -> Frame:
-        return running.render(running.planes(source, running.motion(flipped, MATRIX)), source.background, label, turn)
+    def render(made: torch.Tensor) -> list[Frame]:
+        return running.render_all(made, source.background, labels, turns)
 
-    times["frame"] = best(frame, repeats, device)
-    return times, frame()
+    def frames() -> list[Frame]:
+        seen = torch.cat([running.motion(flipped, MATRIX) for _ in range(count)])
+        return render(running.planes(source, seen))
+
+    steps: dict[str, Callable[[], object]] = {
+        "planes": lambda: running.planes(source, motions), "neck": lambda: running.warp(turns),
+        "render, neck, super-resolution": lambda: render(planes), "frame": frames,
+    }  # fmt: skip
+    times |= {name: best(call, repeats, device) / count for name, call in steps.items()}
+    return times, frames()[0]
+
+
+def memory(device: str) -> float:
+    """Most memory that was in use so far, in GB: of the GPU, or of the process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def main() -> None:
@@ -104,18 +116,22 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     side = SIZES[options.size].resolution
     crop_u8 = np.random.default_rng(0).integers(0, 256, (side // 8, side // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     turn = torch.tensor([0.1, 0.3, 0.0])
     before, truth = plain(options.size, crop_u8, turn, options.device, max(1, options.repeats - 1))
-    print(f"plain eager, float32: {before:.0f}")
+    print(f"plain eager, float32: {before:.0f}", flush=True)
     for precision in ("fp32", "bf16"):
-        times, frame = engine(options.size, precision, crop_u8, turn, options.device, options.repeats)
+        chosen = EngineOptions(precision, device=options.device, batch=options.batch, compile=options.compile)
+        times, frame = engine(options.size, chosen, crop_u8, turn, options.repeats)
         steps = ", ".join(f"{name} {value:.0f}" for name, value in times.items())
         decibels = 10 * np.log10(255**2 / np.mean((frame.picture_u8.astype(np.float64) - truth) ** 2))
-        print(f"engine, {precision}: {steps}; {before / times['frame']:.1f} times; {decibels:.1f} dB")
+        speed = f"{before / times['frame']:.1f} times, {memory(options.device):.1f} GB at most"
+        print(f"engine, {precision}: {steps}; {speed}; {decibels:.1f} dB", flush=True)
 
 
 if __name__ == "__main__":
