@@ -18,20 +18,14 @@ SMALLEST = replace(
 )
 
 
-SOLID, PATCHY = (40.0, 26.0), (400.0, 528.0)
-"""Factor on the raw density and what is taken off: a surface in an opaque block, or one with rays let through."""
-
-
-def write_weights(
-    folder: Path, config: ReconstructorConfig = SMALLEST, density: tuple[float, float] = SOLID
-) -> list[str]:
+def write_weights(folder: Path, config: ReconstructorConfig = SMALLEST) -> list[str]:
     """Write both networks and return the options that name them."""
     from safetensors.torch import save_file
 
     network = fill(Reconstructor(config), eqlr=PSI_EQLR)
     with torch.no_grad():
-        network.decoder.out_sigma.weight.mul_(density[0])
-        network.decoder.out_sigma.bias.sub_(density[1])
+        network.decoder.out_sigma.weight.mul_(40)  # dense and varied enough for a surface
+        network.decoder.out_sigma.bias.sub_(26)
     save_reconstructor(network, folder / "psi.safetensors")
     state = fill(MotionEncoder(), "pdfgc.").state_dict()
     save_file({key: value.contiguous() for key, value in state.items()}, str(folder / "motion.safetensors"))
