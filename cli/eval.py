@@ -48,6 +48,8 @@ def systems(function: F) -> F:
                 "--results", multiple=True, metavar="NAME=FOLDER",
                 help="Results of any program: FOLDER/SEQUENCE.mp4, .h5 or a folder of pictures.",
             ),
+            click.option("--size", type=click.IntRange(64, 2048), default=1024, show_default=True,
+                         help="Longest side of photos that --method lifts."),
             click.option("--work", type=click.Path(file_okay=False), help="Keep results of --method here, and reuse."),
         )
     ):  # fmt: skip
@@ -63,6 +65,11 @@ lengths_option = click.option(
     "--lengths", type=click.Choice(["refuse", "trim"]), help="Where result and truth differ in length."
 )
 
+sizes_option = click.option(
+    "--sizes", type=click.Choice(["refuse", "resize"]),
+    help="Where a result has another size than the truth: refuse it, or resize it to the truth's.",
+)  # fmt: skip
+
 
 @click.group("eval")
 def command() -> None:
@@ -74,6 +81,7 @@ def command() -> None:
 @click.argument("truth", required=False)
 @click.option("--manifest", type=click.Path(exists=True, dir_okay=False), help="yaml or json list of pairs.")
 @lengths_option
+@sizes_option
 @common
 @shard_option
 def pairs(result: str | None, truth: str | None, manifest: str | None, **options: Any) -> None:
@@ -88,6 +96,7 @@ def pairs(result: str | None, truth: str | None, manifest: str | None, **options
 @systems
 @baselines_option
 @lengths_option
+@sizes_option
 @common
 def self_reenact(clips: tuple[str, ...], **options: Any) -> None:
     """Each clip drives the person of its own first frame; the clip is the truth."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,11 +28,13 @@ from fourdface.errors import FourdError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from fourdface.artifacts import Provenance, Report, Source
+    from fourdface.artifacts import Provenance, Report
+    from fourdface.cli.lifting import LiftRequest
     from fourdface.metrics.judges import JudgeSet
     from fourdface.stages.evaluate import Clip, FrameStream, Protocol
 
 Options = dict[str, Any]
+log = logging.getLogger(__name__)
 
 
 def run_pairs(result: str | None, truth: str | None, manifest: str | None, options: Options) -> None:
@@ -169,7 +172,7 @@ class Session:
         self.options = options
         self.target = _Target(options.get("output"), options["overwrite"])
         self.protocol: Protocol = load_protocol(name, options.get("protocol"))
-        changes = {key: options[key] for key in ("every", "lengths") if options.get(key)}
+        changes = {key: options[key] for key in ("every", "lengths", "sizes") if options.get(key)}
         if options.get("metrics"):
             changes["metrics"] = tuple(options["metrics"].split(","))
         self.protocol = dataclasses.replace(self.protocol, **changes)
@@ -235,10 +238,16 @@ class Session:
                 raise FourdError(f"--results {entry}: {folder} is no folder; expected NAME=FOLDER")
             yield label, Path(folder)
 
+    def lifting(self, photo: Path, method: str, focal: float | None = None) -> LiftRequest:
+        """How a method of fourd lifts a photo."""
+        from fourdface.cli.lifting import LiftRequest
+
+        return LiftRequest(str(photo), method, size=self.options["size"], focal=focal)
+
     def _reenacted(self, method: str, name: str, photo: Path, driver: Path) -> Path:
         """Run lift and reenact, without loss, into the work folder; what is there already is used."""
         from fourdface.cli.driving import ReenactRequest, reenact_file
-        from fourdface.cli.lifting import LiftRequest, lift_file
+        from fourdface.cli.lifting import lift_file
         from fourdface.cli.writing import FrameTarget
 
         place = self.work / method / f"{name}.h5"
@@ -247,7 +256,7 @@ class Session:
         avatar = self.work / method / "avatars" / f"{photo.stem}.h5"
         avatar.parent.mkdir(parents=True, exist_ok=True)
         if not avatar.exists():
-            write_artifact(lift_file(LiftRequest(str(photo), method)), Output(avatar))
+            write_artifact(lift_file(self.lifting(photo, method)), Output(avatar))
         with measured(place):
             reenact_file(ReenactRequest(str(driver), str(avatar)), FrameTarget("h5", Output(place), None, False))
         return place
@@ -267,12 +276,12 @@ class Session:
                 out[name] = similarity_stream(source, frame_stream(truth), self.judges, self.protocol.every)
         return out
 
-    def finish(self, clips: Iterable[Clip], inputs: tuple[Source, ...] = ()) -> None:
+    def finish(self, clips: Iterable[Clip]) -> None:
         """Measure and write."""
         from fourdface.artifacts import Report
         from fourdface.metrics.registry import build_metrics
         from fourdface.stages.evaluate import evaluate
-        from fourdface.stages.report_summary import compared
+        from fourdface.stages.report_summary import compared, unmeasured
 
         factories, left_out = build_metrics(self.protocol.metrics, self.judges, self.protocol.every)
         if not factories:
@@ -280,6 +289,8 @@ class Session:
         listed = list(clips)
         shown = progress(listed, total=len(listed), label="eval", unit="clip")
         report = evaluate(shown, factories, self.judges, self.protocol, self._provenance(), left_out)
+        for sentence in unmeasured(report):
+            log.warning(sentence)
         if self.options.get("compare"):
             earlier = Path(self.options["compare"])
             report = compared(report, Report.read(earlier), earlier.stem)

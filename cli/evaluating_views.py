@@ -88,14 +88,14 @@ def _rendered(
 ) -> list[np.ndarray]:
     """Lift one view and render it into all, at the one scale whose silhouettes fit best."""
     from fourdface.artifacts import Avatar
-    from fourdface.cli.lifting import LiftRequest, lift_file
+    from fourdface.cli.lifting import lift_file
     from fourdface.metrics.image import silhouette_iou
 
     place = session.work / method / f"{folder.name}-{source:02d}.h5"
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.exists():
-        photo = str(folder / views.files[source])
-        write_artifact(lift_file(LiftRequest(photo, method, focal=float(views.intrinsics[0, 0]))), Output(place))
+        request = session.lifting(folder / views.files[source], method, float(views.intrinsics[0, 0]))
+        write_artifact(lift_file(request), Output(place))
     avatar = Avatar.read(place)
     masks = [truth[..., 3] > 127 for truth in truths]
     scores: dict[float, float] = {}
@@ -150,7 +150,7 @@ def run_static(photos: tuple[str, ...], views: int, options: Options) -> None:
 
 def _turned(session: Session, method: str, photo: Path, views: int) -> Path:
     """One turn round the avatar of a photo."""
-    from fourdface.cli.lifting import LiftRequest, lift_file
+    from fourdface.cli.lifting import lift_file
     from fourdface.cli.rendering import RenderRequest, render_file
     from fourdface.cli.writing import FrameTarget
 
@@ -158,7 +158,7 @@ def _turned(session: Session, method: str, photo: Path, views: int) -> Path:
     frames = session.work / method / f"{photo.stem}-{views}.h5"
     avatar.parent.mkdir(parents=True, exist_ok=True)
     if not avatar.exists():
-        write_artifact(lift_file(LiftRequest(str(photo), method)), Output(avatar))
+        write_artifact(lift_file(session.lifting(photo, method)), Output(avatar))
     if not frames.exists():
         request = RenderRequest(str(avatar), turntable=True, frames=views, background="white")
         render_file(request, FrameTarget("h5", Output(frames), None, False))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy import linalg
 
-from fourdface.metrics.base import Metric, MetricInfo
+from fourdface.metrics.base import Metric, MetricInfo, mean_of
 from fourdface.metrics.picture import Picture, Sample
 
 Features = Callable[[Picture], np.ndarray | None]
@@ -248,14 +248,16 @@ class PairwiseIdentity(_KeptMetric):
 
     def compute(self) -> float:
         """Mean over sequences with two faces or more."""
+        return mean_of(list(self.sequence_values().values()))
+
+    def sequence_values(self) -> dict[str, float]:
+        """Mean cosine of the pairs of each sequence; NaN where there are none."""
         groups: dict[str, list[np.ndarray]] = {}
         for _, name in sorted(self._sides["fake"].rows):
             row = self._sides["fake"].rows[zlib.crc32(name.encode()), name]
             groups.setdefault(name.rpartition("/")[0], []).append(row / max(float(np.linalg.norm(row)), 1e-12))
-        means = []
-        for _, rows in sorted(groups.items()):
-            if len(rows) >= 2:
-                total = np.asarray(np.stack(rows).sum(axis=0, dtype=np.float64))
-                n = len(rows)
-                means.append(float((total @ total - n) / (n * (n - 1))))
-        return math.fsum(means) / len(means) if means else math.nan
+        means = {}
+        for name, rows in sorted(groups.items()):
+            total, n = np.asarray(np.stack(rows).sum(axis=0, dtype=np.float64)), len(rows)
+            means[name] = float((total @ total - n) / (n * (n - 1))) if n > 1 else math.nan
+        return means

@@ -59,13 +59,25 @@ def to_csv(report: Report, data: dict[str, Any] | None = None) -> str:
 
 
 def to_markdown(report: Report, data: dict[str, Any] | None = None) -> str:
-    """The totals as a Markdown table: a row a metric, a column a system."""
+    """Totals (a row a metric, a column a system), then tables by angle and by sequence, as Markdown."""
     data = data or summarise(report)
     lines = ["| metric | " + " | ".join(data["systems"]) + " |", "|---" * (len(data["systems"]) + 1) + "|"]
     for info in data["metrics"]:
         cells = [_number(data["totals"][system][info["name"]]["value"]) for system in data["systems"]]
         arrow = "up" if info["direction"] == "higher" else "down"
         lines.append(f"| {info['title']} [{info['unit']}], better {arrow} | " + " | ".join(cells) + " |")
+    for key, label in (("by_angle", "angle [degrees]"), ("by_sequence", "sequence")):
+        names = ["frames"] * (key == "by_angle") + [info["name"] for info in data["metrics"]]
+        for system in data["systems"] if data[key] else []:
+            lines += [
+                "",
+                f"{system}, by {label}:",
+                "",
+                f"| {label} | " + " | ".join(names) + " |",
+                "|---" * (len(names) + 1) + "|",
+            ]
+            for name, row in data[key].get(system, {}).items():
+                lines.append(f"| {name} | " + " | ".join(_number(row.get(n)) for n in names) + " |")
     return "\n".join(lines) + "\n"
 
 

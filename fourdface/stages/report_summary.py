@@ -93,6 +93,25 @@ def manifest_of(report: Report) -> dict[str, Any]:
     return manifest
 
 
+def unmeasured(report: Report) -> list[str]:
+    """A sentence for each system whose faces were not read in a tenth of the frames or more: totals hide that."""
+    manifest = manifest_of(report)
+    out = []
+    for s, system in enumerate(manifest["systems"]):
+        measured = report.measured[report.row_system == s]
+        shares = {
+            info["name"]: float(measured[:, m].mean())
+            for m, info in enumerate(manifest["metrics"])
+            if info["network"] and len(measured) and set_metric(info["name"], "") is None
+        }
+        low = [f"{name} in {share:.0%}" for name, share in shares.items() if share < 0.9]
+        if low:
+            out.append(
+                f"{system}: not every frame could be measured (no face was found, say): {', '.join(low)} of them"
+            )
+    return out
+
+
 def matrices_of(report: Report) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """Score matrices of Coherent3D (eqs. 11-15) of the sequences `SUBJECT II>JJ`: system -> metric -> subject -> entry.
 

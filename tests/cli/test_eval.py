@@ -204,6 +204,16 @@ def test_bad_input(arguments, code, sentence, bad, monkeypatch):
         assert done.code == 0
 
 
+def test_a_face_that_is_not_found_is_said(bad, monkeypatch):
+    """A detector that fails in silence leaves no number behind, and a sentence."""
+    monkeypatch.chdir(bad)
+    done = fourd("eval", "pairs", "small", "truth", "--sizes", "resize", "--metrics", "psnr,nme", "-o", "out.h5")
+    assert done.code == 0
+    assert "result: not every frame could be measured (no face was found, say): nme in 0% of them" in done.err
+    total = summarise(Report.read(bad / "out.h5"))["totals"]["result"]
+    assert total["nme"] == {"value": None, "low": None, "high": None, "coverage": 0.0} and total["psnr"]["value"] > 0
+
+
 def test_trimming_is_possible_and_recorded(bad, monkeypatch):
     monkeypatch.chdir(bad)
     good("eval", "pairs", "short", "truth", "--metrics", "psnr", "--lengths", "trim", "-o", "out.h5")

@@ -111,3 +111,5 @@ def test_pairwise_identity_by_hand():
     assert metric.compute() == pytest.approx(1 / 3, abs=1e-7)  # one pair of three agrees
     metric.update(Sample("alone", 0, Named(np.array([1.0, 1.0]))))
     assert metric.compute() == pytest.approx(1 / 3, abs=1e-7)  # one picture makes no pair
+    values = metric.sequence_values()
+    assert values["s"] == pytest.approx(1 / 3, abs=1e-7) and math.isnan(values["alone"])

@@ -71,6 +71,7 @@ def test_tables_agree():
     assert rows[0] == ["system", "sequence", *METRICS] and len(rows) == 1 + 2 * 12
     value = float(next(row for row in rows if row[:2] == ["ours", "TOTAL"])[2])
     assert f"{value:.4g}" in to_markdown(made) and f">{value:.4g} " in to_html(made)
+    assert "\nours, by sequence:\n" in to_markdown(made) and "\n| clip 1 | 25.6 | 0.6 |\n" in to_markdown(made)
     angles = re.findall(r"<td>(\d+-\d+|over \d+)</td><td>ours</td><td>(\d+)</td>", to_html(made))
     assert angles == [("0-15", "2"), ("15-30", "1"), ("30-45", "2"), ("45-60", "1"), ("60-90", "3"), ("over 90", "10")]
 
