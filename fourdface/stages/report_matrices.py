@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from typing import Any
 
-LOW, HIGH = (253, 231, 37), (68, 1, 84)
-"""Colours of the best and the worst cell of a map (the ends of viridis)."""
+COLOURS = ((253, 231, 37), (94, 201, 98), (33, 145, 140), (59, 82, 139), (68, 1, 84))
+"""Colours from the best to the worst cell of a map: viridis at its quarters."""
 
 
 def matrices(data: dict[str, Any]) -> str:
@@ -22,7 +22,7 @@ def matrices(data: dict[str, Any]) -> str:
                 maps.append(_map(f"{subject}, {system}: {infos[name]['title']}", entry, infos[name]["direction"]))
     heads = ("subject", "system", "metric", "synthesis (eq. 12)", "novel view (13)", "NVV (14)", "IVV (15)")
     head = "".join(f"<th>{word}</th>" for word in heads)
-    table = f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+    table = f"<table class='cameras'><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
     note = "<p class='ci'>Rows: input camera; columns: output camera. Yellow is best. Means over frames.</p>"
     return f"<div class='wrap'>{table}</div>{note}<div>{''.join(maps)}</div>"
 
@@ -44,8 +44,11 @@ def _coloured(value: float | None, best: float, worst: float) -> str:
     if value is None:
         return "<td>n/a</td>"
     part = 0.0 if best == worst else (value - best) / (worst - best)
-    red, green, blue = (round(a + part * (b - a)) for a, b in zip(LOW, HIGH, strict=True))
-    ink = "#fff" if part > 0.5 else "#1b1f24"
+    steps = len(COLOURS) - 1
+    left = min(int(part * steps), steps - 1)
+    mix = part * steps - left
+    red, green, blue = (round(a + mix * (b - a)) for a, b in zip(COLOURS[left], COLOURS[left + 1], strict=True))
+    ink = "#fff" if part > 0.4 else "#1b1f24"
     return f'<td style="background:rgb({red},{green},{blue});color:{ink}">{_cell(value)}</td>'
 
 

@@ -91,8 +91,9 @@ def to_html(report: Report, data: dict[str, Any] | None = None) -> str:
     parts += ["<h2>By sequence</h2>", _rows_of(data, "by_sequence", "sequence")]
     if data["matrices"]:
         parts += ["<h2>From camera to camera</h2>", matrices(data)]
-    if data["frames"]:
-        parts += ["<h2>Frame by frame</h2>", _legend(data["systems"]), _curves(data)]
+    curves = _curves(data)
+    if curves:
+        parts += ["<h2>Frame by frame</h2>", _legend(data["systems"]), curves]
     if data["captions"]:
         note = "<p>Photo (where there is one), truth and result side by side.</p>"
         parts += ["<h2>Worst frames</h2>", note, _pictures(data, report)]
@@ -170,7 +171,10 @@ def _legend(systems: Sequence[str]) -> str:
 
 
 def _curves(data: dict[str, Any]) -> str:
-    """One small diagram a metric and sequence; those of several sequences by metric, folded where they are many."""
+    """One small diagram a metric and sequence; those of several sequences by metric, folded where they are many.
+
+    "" where no sequence has more than one frame.
+    """
     lines: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
     for row in data["frames"]:
         for info in data["metrics"]:
@@ -195,7 +199,7 @@ def _curves(data: dict[str, Any]) -> str:
             parts.append(f"<details{shown}><summary>{title}</summary>{grid}</details>")
     if alone:
         return f"<div class='grid'>{''.join(alone)}</div>"
-    return "".join(parts) or "<p>No sequence has more than one frame.</p>"
+    return "".join(parts)
 
 
 def _chart(title: str, lines: Sequence[Sequence[tuple[int, float]]]) -> str:
