@@ -58,7 +58,7 @@ def reenact_portrait(request: ReenactRequest, avatar: Avatar, target: FrameTarge
     player = PortraitPlayer(avatar, opened.engine)
     shown = _presentation(avatar, player, request.background, request.size, request.paste_back, driver=True)
     with open_driver(request, keep_images=True) as driver:
-        driver.driver.frames = prefetched(lambda frames=driver.driver.frames: frames)
+        driver.driver.frames = prefetched(lambda frames=driver.driver.frames: frames, spare_core=False)
         provenance = provenance_of(
             driver.source, avatar.provenance.method, config=json.dumps(dataclasses.asdict(request)), synthetic=True,
             seed=request.network.seed or 0, earlier=(avatar.provenance,),

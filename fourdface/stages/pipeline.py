@@ -13,12 +13,14 @@ import torch
 T = TypeVar("T")
 
 
-def prefetched(make: Callable[[], Iterable[T]], depth: int = 4) -> Iterator[T]:
+def prefetched(make: Callable[[], Iterable[T]], depth: int = 4, spare_core: bool = True) -> Iterator[T]:
     """Iterate over `make()` in a background thread that is at most `depth` items ahead.
 
     Both sides get their share of the cores: one for the background thread, which runs many small operations, the
     rest for the caller. Small operations spread over busy cores cost more in waiting than they gain. An error in the
     background is raised here; when the caller stops early the thread ends too.
+
+    spare_core: leave a core to the background; not where the caller's work on a frame is a hundred times longer.
     """
     items: queue.Queue[tuple[str, object]] = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -43,7 +45,8 @@ def prefetched(make: Callable[[], Iterable[T]], depth: int = 4) -> Iterator[T]:
             put("error", error)
 
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 2) - 1)))
+    if spare_core:
+        torch.set_num_threads(max(1, min(before, (os.cpu_count() or 2) - 1)))
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -87,3 +88,14 @@ def test_the_callers_threads_are_given_back() -> None:
     before = torch.get_num_threads()
     list(prefetched(lambda: range(3)))
     assert torch.get_num_threads() == before
+
+
+def test_a_core_is_left_to_the_background_where_that_is_asked() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        streams = [prefetched(lambda: range(3), spare_core=spare) for spare in (True, False)]
+        seen = [{torch.get_num_threads() for _ in stream} for stream in streams]
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [{max(1, min(2, (os.cpu_count() or 2) - 1))}, {2}]
