@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..artifacts.atomic import reason
 from ..errors import FourdError, UsageError
 from ..training import RecipeFactory, TrainState, checkpoint, distributed, manifest
@@ -90,9 +92,15 @@ def train(request: TrainRequest) -> TrainState:
             if ranks.rank == 0:
                 content = manifest.describe(request.recipe, request.argv, values, request.data, recipe.assets)
                 manifest.write(request.run_dir, content)
-            return run_loop(
-                recipe, samples, config.train, request.run_dir, ranks=ranks, workers=request.workers, config=values
-            )
+            try:
+                return run_loop(
+                    recipe, samples, config.train, request.run_dir, ranks=ranks, workers=request.workers, config=values
+                )
+            except torch.OutOfMemoryError as error:
+                raise FourdError(
+                    "the GPU's memory is full; raise train.accumulate (the result stays the same), lower train.batch, "
+                    "or give --set train.precision=bf16"
+                ) from error
 
 
 @contextlib.contextmanager

@@ -71,9 +71,8 @@ def found(run_dir: Path) -> list[tuple[int, Path]]:
 
 def sweep(run_dir: Path) -> None:
     """Remove what a killed process left half written."""
-    for folder in (run_dir, run_dir / FOLDER):
-        for path in folder.glob(".*.tmp.*"):
-            path.unlink(missing_ok=True)
+    for path in [*run_dir.glob(".*.tmp.*"), *run_dir.glob("*/.*.tmp.*")]:
+        path.unlink(missing_ok=True)
 
 
 class Checkpoint:

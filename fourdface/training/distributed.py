@@ -52,6 +52,11 @@ def joined(device: str = "auto", parallel: str = "ddp") -> Iterator[Ranks]:
     kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     place = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device("cpu")
     if kind == "cuda":
+        if (place.index or 0) >= torch.cuda.device_count():
+            raise UsageError(
+                f"process {place.index} of this machine has no GPU of its own; give --nproc-per-node "
+                f"{torch.cuda.device_count()} to torchrun, or --device cpu"
+            )
         torch.cuda.set_device(place)
     if "TORCHELASTIC_RUN_ID" not in os.environ and "WORLD_SIZE" not in os.environ:
         if parallel == "fsdp2":

@@ -125,3 +125,16 @@ def test_without_tensorboard_it_says_so_once_and_writes_tables_and_pictures(
     assert outcome.err.count("tensorboard is not installed") == 1
     assert files(tmp_path / "images") == ["points-000000002.png", "points-000000004.png"]
     assert "tensorboard" not in files(tmp_path) and (tmp_path / "scalars.csv").exists()
+
+
+def test_a_gpu_that_is_not_there_or_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "torch sees no GPU here" in fourd("train", TOY, "-o", tmp_path / "a", "--device", "cuda").sentence(2)
+
+    def full(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("fourdface.stages.train.run_loop", full)
+    assert "raise train.accumulate" in fourd(*toy(tmp_path / "b")).sentence(1)
