@@ -85,7 +85,7 @@ def _reenacted(
     from fourdface.cli.driving import beside
     from fourdface.perception import load_perception
     from fourdface.stages.driver_background import DriverBackground
-    from fourdface.stages.portrait import HEAD_CENTRE, animate_portrait
+    from fourdface.stages.portrait import animate_portrait
 
     rate = driver.source.rate
     # A perception of its own: the driver's is at work in another thread.
@@ -97,7 +97,7 @@ def _reenacted(
         angles = (
             math.radians(request.orbit) * math.sin(2 * math.pi * float(k / rate) / 4.0) for k in itertools.count()
         )
-        cameras = (turned_about(player.camera, HEAD_CENTRE, angle) for angle in angles)
+        cameras = (turned_about(player.camera, player.head_centre, angle) for angle in angles)
     frames = animate_portrait(
         avatar, player, driver.driver, RetargetOptions(request.pose), smooth=request.smoothing > 0, cameras=cameras
     )
@@ -144,7 +144,6 @@ def render_portrait(request: RenderRequest, avatar: Avatar, target: FrameTarget 
 def _cameras(request: RenderRequest, player: PortraitPlayer) -> tuple[Iterator[CameraPose], int]:
     """The camera of each frame, and their number."""
     from fourdface.blocks.camera import cameras_from_json, orbit_angles, turned_about, turntable_angles
-    from fourdface.stages.portrait import HEAD_CENTRE
 
     if request.cameras is not None:
         text = Path(request.cameras).read_text(encoding="utf-8", errors="replace")
@@ -158,7 +157,7 @@ def _cameras(request: RenderRequest, player: PortraitPlayer) -> tuple[Iterator[C
         angles = turntable_angles(request.frames)
     else:
         angles = orbit_angles(request.frames, 30.0 if request.orbit is None else request.orbit, request.tilt)
-    return (turned_about(player.camera, HEAD_CENTRE, float(a), float(b)) for a, b in angles), len(angles)
+    return (turned_about(player.camera, player.head_centre, float(a), float(b)) for a, b in angles), len(angles)
 
 
 def _presentation(

@@ -23,13 +23,10 @@ from ..methods.portrait4d.engine import Engine, Frame
 from ..methods.portrait4d.motion_encoder import EMBEDDING
 from ..methods.portrait4d.surface import extract_surface
 from ..methods.portrait4d.tracking import CropTracker, crops_of
-from ..methods.portrait4d.view import FACE_ANCHOR, camera_of_label, label_of_camera, portrait_label
+from ..methods.portrait4d.view import camera_of_label, label_of_camera, portrait_label
 from ..priors.genhead.camera import WORLD_SCALE
 from .lift import require_face
 from .reenact import Driver, DriverFrame, source_pose
-
-HEAD_CENTRE = np.array(FACE_ANCHOR) / WORLD_SCALE
-"""World point [3] in metres about which cameras turn."""
 
 
 def lift_portrait(tracked: Tracked, engine: Engine, provenance: Provenance, frame: int = 0) -> Avatar:
@@ -48,7 +45,8 @@ def lift_portrait(tracked: Tracked, engine: Engine, provenance: Provenance, fram
     portrait = PortraitAvatar(engine.encode(crop_u8, motion), motion, crops.portrait)
     tensors, axes, units = pack_source(portrait)
     rotation = head.rotation[frame]
-    camera = camera_of_label(portrait_label(torch.from_numpy(rotation).float()[None]), engine.size)
+    label = portrait_label(torch.from_numpy(rotation).float()[None], engine.face_anchor)
+    camera = camera_of_label(label, engine.size)
     return Avatar(
         provenance=provenance, representation="portrait4d", head_model=head.head_model, width=engine.size,
         height=engine.size, shape=head.shape, expression=head.expression[frame], rotation=rotation,
@@ -83,6 +81,11 @@ class PortraitPlayer:
         labels = torch.cat([label_of_camera(camera) for camera in cameras])
         turned = torch.from_numpy(np.stack([np.asarray(rotation, np.float32) for rotation in rotations]))
         return self.engine.render_all(self._planes_of(motions), self.source.background, labels, turned)
+
+    @property
+    def head_centre(self) -> np.ndarray:
+        """Point [3] in metres about which cameras turn: the middle of the straight face."""
+        return np.array(self.engine.face_anchor) / WORLD_SCALE
 
     @property
     def picture_size(self) -> int:

@@ -17,6 +17,7 @@ from fourdface.methods.portrait4d.compiled import Compiled
 from fourdface.methods.portrait4d.config import coefficient_motion
 from fourdface.methods.portrait4d.motion_encoder import MotionEncoder
 from fourdface.methods.portrait4d.network import Reconstructor, Source, Warp
+from fourdface.methods.portrait4d.view import face_anchor
 from fourdface.priors.genhead.head import HeadGeometry, HeadPose
 
 __all__ = ["PRECISIONS", "RENDER_SIZES", "Engine", "EngineOptions", "Frame", "neck_pose", "read_motion"]
@@ -76,6 +77,12 @@ class Engine:
             self._animate, self._enlarge = (
                 Compiled(part, self.options.device) for part in (self._animated, self.network.enlarged)
             )
+
+    @property
+    def face_anchor(self) -> tuple[float, float, float]:
+        """Where the middle of a straight face is in the network's world, see `view.face_anchor`."""
+        deformer = self.network.deformer
+        return face_anchor(None if deformer is None else deformer.flame_deform)
 
     @torch.inference_mode()
     def motion(self, crop_u8: np.ndarray, matrix: np.ndarray) -> Tensor:

@@ -13,18 +13,32 @@ from torch import Tensor
 from fourdface.blocks.camera import CameraPose
 from fourdface.blocks.rotation import axis_angle_to_matrix
 from fourdface.priors.genhead.camera import camera_from_label, frontal_label, label_from_camera
+from fourdface.priors.genhead.head import HeadGeometry
 
-__all__ = ["FACE_ANCHOR", "camera_of_label", "label_of_camera", "portrait_label"]
+__all__ = ["FACE_ANCHOR", "OPEN_FACE_ANCHOR", "camera_of_label", "face_anchor", "label_of_camera", "portrait_label"]
 
 FACE_ANCHOR = (0.0, 0.01, 0.1)
 """Origin of the mean face of the alignment (`alignment.FACE_POINTS` and `OFFSET`) in Portrait4D's world: it is seen in
 the middle of the crop from the published camera, and lies 0.53 of its units behind the eyes."""
 
 
-def portrait_label(rotation: Tensor) -> Tensor:
-    """Label [B, 25] that shows the face of heads turned by `rotation` [B, 3] (axis-angle, radians) in the middle."""
-    anchor = rotation.new_tensor(FACE_ANCHOR)
-    moved = (axis_angle_to_matrix(rotation) @ anchor) - anchor
+OPEN_FACE_ANCHOR = (0.0, 0.215, 0.273)
+"""The same of the open head, whose neck joint, the world's origin, lies lower and further back than FLAME's."""
+OPEN_EXPRESSIONS = 52
+"""Expression modes of the open head, by which it is told from FLAME."""
+
+
+def face_anchor(head: HeadGeometry | None) -> tuple[float, float, float]:
+    """Where the middle of a straight face is in the world of a network that was trained on `head` (None: FLAME)."""
+    return OPEN_FACE_ANCHOR if head is not None and head.expression_count == OPEN_EXPRESSIONS else FACE_ANCHOR
+
+
+def portrait_label(rotation: Tensor, anchor: tuple[float, float, float] = FACE_ANCHOR) -> Tensor:
+    """Label [B, 25] that shows the face of heads turned by `rotation` [B, 3] (axis-angle, radians) in the middle.
+
+    anchor: of the network's head, see `face_anchor`; the camera stands as far before it as the published one.
+    """
+    moved = (axis_angle_to_matrix(rotation) @ rotation.new_tensor(anchor)) - rotation.new_tensor(FACE_ANCHOR)
     label = frontal_label(batch=len(rotation)).to(rotation)
     label[:, [3, 7, 11]] += moved
     return label

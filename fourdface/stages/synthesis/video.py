@@ -15,12 +15,9 @@ import torch
 from ...blocks.camera import CameraPose
 from ...media.resize import resize
 from ...methods.portrait4d.engine import Engine
-from ...methods.portrait4d.view import label_of_camera
+from ...methods.portrait4d.view import OPEN_FACE_ANCHOR, label_of_camera
 from .cameras import ORBIT, intrinsics_of, random_camera
 from .rows import Person, ViewPlan, ViewRow
-
-OPEN_EXPRESSIONS = 52
-"""Expression modes of the open head; a network of another head has that head's neck joint as its origin."""
 
 
 def multi_view_person(frames: Person, engine: Engine, plan: ViewPlan, seed: int, number: int) -> Person:
@@ -53,8 +50,7 @@ def _views(frame: ViewRow, engine: Engine, plan: ViewPlan, numbers: tuple[int, .
 
 def label_in(engine: Engine, world_to_camera: np.ndarray) -> torch.Tensor:
     """Label [1,25] of a camera [4,4] about the open head, in the world of the network's own head."""
-    deformer = engine.network.deformer
     matrix = world_to_camera.copy()
-    if deformer is not None and deformer.flame_deform.expression_count != OPEN_EXPRESSIONS:
+    if engine.face_anchor != OPEN_FACE_ANCHOR:  # FLAME's neck joint is the origin
         matrix[:3, 3] += matrix[:3, :3] @ ORBIT
     return label_of_camera(CameraPose(matrix, intrinsics_of(engine.size), engine.size, engine.size))

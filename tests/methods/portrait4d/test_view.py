@@ -7,10 +7,19 @@ import math
 import numpy as np
 import torch
 
+from fourdface.blocks.head_model import HeadModel
 from fourdface.blocks.rotation import axis_angle_to_matrix
-from fourdface.methods.portrait4d.alignment import FACE_SCALE
-from fourdface.methods.portrait4d.view import FACE_ANCHOR, camera_of_label, label_of_camera, portrait_label
+from fourdface.methods.portrait4d.alignment import FACE_SCALE, FIVE_DENSE_POINTS, fit_face
+from fourdface.methods.portrait4d.view import (
+    FACE_ANCHOR,
+    OPEN_FACE_ANCHOR,
+    camera_of_label,
+    face_anchor,
+    label_of_camera,
+    portrait_label,
+)
 from fourdface.priors.genhead.camera import WORLD_SCALE, frontal_label
+from fourdface.priors.genhead.head import HeadGeometry
 
 
 def project(camera, point: np.ndarray) -> np.ndarray:
@@ -28,6 +37,16 @@ def test_the_face_of_a_turned_head_stays_in_the_middle() -> None:
         camera = camera_of_label(portrait_label(rotation), 512)
         anchor = axis_angle_to_matrix(rotation)[0].numpy() @ np.array(FACE_ANCHOR) / WORLD_SCALE
         assert np.allclose(project(camera, anchor), [256, 256], atol=1e-3)
+
+
+def test_the_open_head_is_seen_as_the_crop_would_show_it() -> None:
+    """Its neck joint is not where FLAME's is; the crop of its straight face is the picture itself."""
+    model = HeadModel.load()
+    points = model.landmarks(model.template[None])[0, list(FIVE_DENSE_POINTS)].double().numpy()
+    camera = camera_of_label(portrait_label(torch.zeros(1, 3), OPEN_FACE_ANCHOR), 512)
+    x, y, size = fit_face(np.stack([project(camera, point) for point in points]))
+    assert abs(x - 256) < 2 and abs(y - 256) < 3 and abs(size / FACE_SCALE - 1) < 0.01
+    assert face_anchor(HeadGeometry.from_head_model(model)) == OPEN_FACE_ANCHOR and face_anchor(None) == FACE_ANCHOR
 
 
 def test_label_and_camera_are_each_others_inverse() -> None:
