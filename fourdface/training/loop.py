@@ -58,7 +58,7 @@ def train(
                 run.save(config)
             if stop and state.step < options.steps:
                 logger.warning("stopped at step %d; the same command continues", state.step)
-                raise SystemExit(128 + interruption.signal)
+                raise SystemExit(interruption.exit_code)
     return state
 
 
@@ -69,13 +69,14 @@ def update(run: Run, phase: Phase, micros: list[dict[str, Tensor]]) -> dict[str,
     guard = BufferGuard(run.recipe.networks, len(micros), ranks)
     totals: dict[str, Tensor] = {}
     run.optimizers.begin(phase)
-    state.reports = {}
     for number, batch in enumerate(micros):
+        state.reports = {}
         state.begin(phase.name, number, len(micros))
         with torch.autocast(ranks.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             losses = run.recipe.step(phase.name, batch, state)
         total = torch.stack([value.float() for value in losses.values()]).sum() / len(micros)
-        (total * (phase.every if phase.lazy else 1)).backward()
+        if total.requires_grad:  # not where all losses are still switched off
+            (total * (phase.every if phase.lazy else 1)).backward()
         guard.collect()
         for name, value in {**losses, **state.reports}.items():
             totals[name] = totals.get(name, 0) + value.detach().float() / len(micros)
@@ -98,9 +99,8 @@ def update(run: Run, phase: Phase, micros: list[dict[str, Tensor]]) -> dict[str,
 def observe(run: Run, records: Records) -> None:
     """Grids and scores where they are due, from fixed seeds; every rank computes them, rank 0 writes."""
     step, options = run.state.step, run.options
-    last = step == options.steps
     for name, every in (("images", options.image_every), ("scores", options.score_every)):
-        if not every or not (last or is_due(step, every)):
+        if not every or not (step == options.steps or is_due(step, every)):
             continue
         networks = run.shown()
         modes = {key: module.training for key, module in networks.items()}

@@ -139,6 +139,11 @@ class Interruption:
         self.signal = 0
         self._first = 0.0
 
+    @property
+    def exit_code(self) -> int:
+        """128 + signal, also on a rank that has only heard of it."""
+        return 128 + (self.signal or signal.SIGTERM)
+
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Remember the first signal. Ctrl-C once more ends the process at once (launchers hand a signal on that the
         process has received already, so not within a second)."""

@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from fourdface.training import checkpoint
+from fourdface.training.run import Interruption
 from support.calling import fourd, good
 from support.training import command, finish, furthest, last_checkpoint, start
 
@@ -108,6 +109,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
     for path in (run_dir / "checkpoints").iterdir():
         path.write_bytes(b"")
     assert "is no whole checkpoint" in fourd(*toy(run_dir, "--steps", 8)).err.splitlines()[-1]
+
+
+def test_a_rank_that_only_heard_of_the_signal_ends_with_its_code() -> None:
+    assert Interruption().exit_code == 128 + signal.SIGTERM
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:

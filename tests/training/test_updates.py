@@ -177,3 +177,18 @@ def test_too_many_in_a_row_end_the_run_and_the_batch_is_kept(tmp_path: Path) -> 
         go(One((Phase("main", ("net",)),), broken), tmp_path, skip_limit=3)
     batch = load_file(tmp_path / "skipped" / "step-000000002-main-rank-0.safetensors")
     assert batch["point"].shape == (4, 2)
+
+
+def test_losses_that_are_switched_off_move_nothing(tmp_path: Path) -> None:
+    recipe = One((Phase("main", ("net",)),), lambda phase, weight, points, state: torch.zeros(()))
+    assert go(recipe, tmp_path).skipped == 0 and recipe.weight == 1.0
+    assert read_scalars(tmp_path)["main/loss"][-1] == (8, 0.0)
+
+
+def test_reports_are_means_over_micro_batches(tmp_path: Path) -> None:
+    def telling(phase: str, weight: Tensor, points: Tensor, state: TrainState) -> Tensor:
+        state.report("rows", float(len(points)))
+        return weight
+
+    go(One((Phase("main", ("net",)),), telling), tmp_path, accumulate=2)
+    assert {value for _, value in read_scalars(tmp_path)["main/rows"]} == {2.0}
