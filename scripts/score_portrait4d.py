@@ -4,7 +4,7 @@ Usage: python scripts/score_portrait4d.py VIEWS NAME=WEIGHTS... [--judges DIR] [
 
 Static (Psi_3d, cross attention off): PSNR of views 30 degrees from the source's, beside the mean picture and the source
 itself; rank correlation of depth. Driven: the source is another moment of the person (self) or another person (cross,
-seen from the front), and
+seen as the source is), and
   lpips_h  perceptual distance (embedded landmark network) of the head, self
   psnr     dB, self
   id       cosine between the result and the source (identity judge), cross; id_driver: and the driver
@@ -37,7 +37,6 @@ from fourdface.methods.portrait4d.weights import load_reconstructor
 from fourdface.metrics.judges import JudgeSet, load_judges
 from fourdface.metrics.picture import Picture
 from fourdface.perception.features import FaceFeatures, load_face_features
-from fourdface.priors.genhead.camera import frontal_label
 
 JUDGED_SIDE = 256
 """Pictures are enlarged to so many pixels for the judges."""
@@ -105,7 +104,7 @@ def cross_scores(
         for step in range(1, DRIVERS + 1):
             other = people[(k + step) % len(people)]
             batch = row(samples, moments[0], other[step % len(other)])
-            picture = picture_of(driven(network, batch, frontal_label()), judges)
+            picture = picture_of(driven(network, batch, batch["source_label"]), judges)
             found = picture.read("identity")
             given = (batch[name][0].float() / 127.5 - 1 for name in ("source", "driver"))
             ends = [picture_of(image, judges).read("identity") for image in given]

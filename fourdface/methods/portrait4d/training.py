@@ -48,7 +48,10 @@ CROSS_LAYERS = ("*encoder_canonical.*maps*", "*encoder_canonical.*proj_y*", "*en
 YAW, PITCH, PITCH_MIDDLE, ROLL = 0.78, 0.45, 0.2, 0.25
 """Random cameras of both papers: ranges in radians."""
 RADIUS, PIVOT, PIVOT_MIDDLE = (3.65, 4.45), 0.03, (0.0, 0.0, 0.09)
-"""Distances and places that they look at, in the labels' units."""
+"""Distances and places that they look at, in the labels' units, about FLAME's neck joint."""
+OPEN_HEAD = (0.0, 0.205, 0.173)
+"""By how much the face of the open head, whose parameters `views` hold, lies higher and further in front of its neck
+joint than FLAME's: the cameras are moved by as much."""
 
 
 class PortraitRecipe(Recipe):
@@ -273,7 +276,9 @@ def random_label(uniform: Tensor) -> Tensor:
     yaw, pitch, roll = YAW * spread[:, :1], PITCH * spread[:, 1:2] + PITCH_MIDDLE, ROLL * spread[:, 2:3]
     pivot = spread.new_tensor(PIVOT_MIDDLE) + PIVOT * spread[:, 3:6]
     radius = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * uniform[:, 6:7]
-    return look_at_label(yaw, pitch, roll, pivot, radius)
+    label = look_at_label(yaw, pitch, roll, pivot, radius)
+    label[:, [3, 7, 11]] += label.new_tensor(OPEN_HEAD)
+    return label
 
 
 def zero_cross_attention(network: Reconstructor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fourdface.assets.cache import asset_path, find_asset, sha256_of
-from fourdface.assets.registry import get_asset
+from fourdface.assets.registry import get_asset, load_registry
 from fourdface.assets.weights import load_weights
 from fourdface.blocks.head_model import HeadModel
 from fourdface.errors import FourdError, UsageError
@@ -33,8 +33,8 @@ _CONFIG = "fourd_reconstructor"
 
 @dataclass(frozen=True)
 class Variant:
-    """A method of this family: its published weights, whether motion moves the face (1) or not (0), and the small
-    weights that ship with fourd and are taken where the published ones are missing ("": none ship)."""
+    """A method of this family: its published weights, whether motion moves the face (1) or not (0), and the id of small
+    weights of our own, which are taken where the published ones are missing and the registry has them."""
 
     asset: str
     motion_scale: float
@@ -42,18 +42,18 @@ class Variant:
 
 
 METHODS = {
-    "portrait4d-v2": Variant("portrait4d-v2-vfhq512", 1.0),
+    "portrait4d-v2": Variant("portrait4d-v2-vfhq512", 1.0, "portrait4d-v2-tiny"),
     "portrait4d": Variant("portrait4d-genhead512", 1.0),
-    "lp3d": Variant("portrait4d-static-genhead512", 0.0),
+    "lp3d": Variant("portrait4d-static-genhead512", 0.0, "portrait4d-static-tiny"),
 }
 
 
 def default_weights(method: str) -> str:
-    """The asset that a method is run with: the published weights where they are, else those that ship."""
+    """The asset that a method is run with: the published weights where they are, else our own where there are such."""
     variant = METHODS[method]
-    if variant.shipped and find_asset(variant.asset) is None:
+    if variant.shipped in load_registry() and find_asset(variant.asset) is None:
         log.warning(
-            "%s is not here, so the small network that ships is used (128 pixels; `fourd assets list` names the other)",
+            "%s is not here, so fourd's own small network is used (128 pixels); `fourd assets list` names the other",
             variant.asset,
         )  # fmt: skip
         return variant.shipped

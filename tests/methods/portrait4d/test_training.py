@@ -12,7 +12,7 @@ from torch import Tensor
 from fourdface.errors import FourdError, UsageError
 from fourdface.methods.portrait4d.config import SIZES
 from fourdface.methods.portrait4d.network import Picture, Reconstructor
-from fourdface.methods.portrait4d.training import PortraitRecipe, keep_variance, make, random_label
+from fourdface.methods.portrait4d.training import OPEN_HEAD, PortraitRecipe, keep_variance, make, random_label
 from fourdface.methods.portrait4d.training_config import DataConfig, LossConfig, TrainingConfig
 from fourdface.methods.portrait4d.training_losses import density_variation, foreground, picture_losses, truth_of
 from fourdface.methods.portrait4d.weights import load_reconstructor, save_reconstructor
@@ -236,7 +236,7 @@ def test_schedule_of_the_render_size() -> None:
 
 def test_random_cameras_stay_in_their_ranges() -> None:
     label = random_label(torch.rand(100, 7))
-    place = label[:, [3, 7, 11]]
+    place = label[:, [3, 7, 11]] - torch.tensor(OPEN_HEAD)
     radius = place.norm(dim=1)
     assert radius.min() >= 3.65 and radius.max() <= 4.45
     assert torch.atan2(place[:, 0], place[:, 2]).abs().max() <= 0.79
