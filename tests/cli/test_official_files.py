@@ -16,7 +16,7 @@ from parity.rule import PSI_EQLR, fill
 from PIL import Image
 
 from fourdface.artifacts import Avatar
-from fourdface.assets import load_record, manifests
+from fourdface.assets import load_record, load_weights, manifests
 from fourdface.blocks.head_model import HeadModel
 from fourdface.methods.portrait4d.bfm_to_flame import BfmToFlame
 from fourdface.methods.portrait4d.config import SIZES
@@ -73,6 +73,9 @@ def test_from_official_files_to_a_video(folder: Path) -> None:
     for name in ("portrait4d-v2-vfhq512.pkl", "motion_model.pth", "model-iter200000.pth"):
         good("assets", "import", folder / name)
     assert load_record("portrait4d-v2-vfhq512")["structure"] == STRUCTURE
+    mapper = BfmToFlame()
+    mapper.load_state_dict(load_weights("bfm2flame-mapper"))
+    assert torch.equal(mapper.maps[0].weight, fill(BfmToFlame(), "mapper.").state_dict()["maps.0.weight"])
     good("lift", folder / "in.png", "--method", "portrait4d-v2", "-o", folder / "a.h5")
     avatar = Avatar.read(folder / "a.h5")
     licences = {entry.asset: entry.commercial_use for entry in avatar.provenance.weights}

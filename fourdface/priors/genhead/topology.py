@@ -74,9 +74,10 @@ def simplify(vertices: Tensor, faces: Tensor, target: int = COARSE_VERTICES) -> 
     count = int(cluster.max()) + 1
     mean = torch.zeros(count, 3).index_add(0, cluster, vertices[used]) / torch.bincount(cluster)[:, None]
     distance = (vertices[used] - mean[cluster]).norm(dim=1)
+    # The last of each cluster in this order; writing all to one place would leave the choice to the threads.
     order = torch.argsort(distance, descending=True, stable=True)
-    keeper = torch.zeros(count, dtype=torch.int64)
-    keeper[cluster[order]] = used[order]  # the nearest is written last
+    order = order[torch.argsort(cluster[order], stable=True)]
+    keeper = used[order[torch.bincount(cluster).cumsum(0) - 1]]
     of_vertex = torch.full((len(vertices),), -1, dtype=torch.int64)
     of_vertex[used] = cluster
     small = of_vertex[faces]

@@ -149,3 +149,18 @@ def test_simplified_mesh_stays_near(head: HeadGeometry, open_head: HeadGeometry)
         assert all(len(set(face)) == 3 for face in small.tolist())
         distance = torch.cdist(vertices[faces.unique()], vertices[kept]).amin(1)
         assert float(distance.max()) < 0.09  # three centimetres of the head in its own size
+
+
+def test_the_coarse_mesh_does_not_hang_on_threads() -> None:
+    """Which vertex stands for a cell is the same every time, and is one of those nearest to the cell's mean."""
+    generator = torch.Generator().manual_seed(0)
+    vertices = torch.randn(20000, 3, generator=generator)
+    vertices /= vertices.norm(dim=1, keepdim=True)
+    faces = torch.randint(0, 20000, (40000, 3), generator=generator)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        runs = [simplify(vertices, faces, 200) for _ in range(6)]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(kept, runs[0][0]) and torch.equal(small, runs[0][1]) for kept, small in runs)
