@@ -33,6 +33,7 @@ from fourdface.methods.portrait4d.training_losses import (
     truth_of,
 )
 from fourdface.methods.portrait4d.training_scores import held_out_batch, novel_view_scores, row_of_pictures
+from fourdface.methods.portrait4d.view import FACE_ANCHOR, OPEN_FACE_ANCHOR
 from fourdface.methods.portrait4d.weights import load_reconstructor, packed
 from fourdface.priors.genhead.camera import look_at_label
 from fourdface.training.data import Samples
@@ -49,7 +50,7 @@ YAW, PITCH, PITCH_MIDDLE, ROLL = 0.78, 0.45, 0.2, 0.25
 """Random cameras of both papers: ranges in radians."""
 RADIUS, PIVOT, PIVOT_MIDDLE = (3.65, 4.45), 0.03, (0.0, 0.0, 0.09)
 """Distances and places that they look at, in the labels' units, about FLAME's neck joint."""
-OPEN_HEAD = (0.0, 0.205, 0.173)
+OPEN_HEAD = tuple(ours - flame for ours, flame in zip(OPEN_FACE_ANCHOR, FACE_ANCHOR, strict=True))
 """By how much the face of the open head, whose parameters `views` hold, lies higher and further in front of its neck
 joint than FLAME's: the cameras are moved by as much."""
 
