@@ -192,3 +192,31 @@ def test_reports_are_means_over_micro_batches(tmp_path: Path) -> None:
 
     go(One((Phase("main", ("net",)),), telling), tmp_path, accumulate=2)
     assert {value for _, value in read_scalars(tmp_path)["main/rows"]} == {2.0}
+
+
+def test_a_skipped_update_leaves_running_means_as_they_were(tmp_path: Path) -> None:
+    def poisoned(phase: str, weight: Tensor, points: Tensor, state: TrainState) -> Tensor:
+        bad = float("nan") if state.step == 2 else 1.0
+        mean.add_(bad)
+        return weight * bad
+
+    recipe = One((Phase("main", ("net",)),), poisoned)
+    recipe.networks["net"].register_buffer("mean", torch.zeros(1))
+    mean = recipe.networks["net"].get_buffer("mean")
+    go(recipe, tmp_path)
+    assert float(mean) == 7  # eight steps, one of them skipped
+
+
+def test_what_is_drawn_differs_between_steps_and_phases_and_not_between_runs(tmp_path: Path) -> None:
+    drawn: list[tuple[float, ...]] = []
+
+    def drawing(phase: str, weight: Tensor, points: Tensor, state: TrainState) -> Tensor:
+        own = torch.randn((), generator=state.generator)
+        drawn.append((float(state.randn(1, 1)), float(state.rand(1)), float(own), float(torch.randn(()))))
+        return weight
+
+    for name in ("a", "b"):
+        go(One((Phase("main", ("net",)), Phase("other", ("net",))), drawing), tmp_path / name)
+    first, second = drawn[:16], drawn[16:]
+    assert first == second
+    assert all(len(set(column)) == 16 for column in zip(*first, strict=True))
