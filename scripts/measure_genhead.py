@@ -95,7 +95,7 @@ def main() -> None:
         if arguments.output:
             shown = grids(recipe.generator, examples)
             rows = [grid(shown["samples"][:8]), grid(shown["expressions"]), grid(shown["views"])]
-            Image.fromarray(np.concatenate(rows)).save(arguments.output, quality=85)
+            Image.fromarray(np.concatenate(rows)).save(arguments.output, quality=72)
 
 
 if __name__ == "__main__":
