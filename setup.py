@@ -39,6 +39,7 @@ EXTRAS = {
     "diffusion": ["diffusers>=0.30", "transformers>=4.44", "accelerate>=0.33"],
     "metrics": ["onnxruntime>=1.17"],
     "view": ["viser>=1.0"],
+    "train": ["tensorboard>=2.14", "submitit>=1.5", "lmdb>=1.4"],
     "dev": [
         "pytest>=8.0",
         "pytest-timeout>=2.3",
@@ -46,6 +47,9 @@ EXTRAS = {
         "hypothesis>=6.100",
         "onnxruntime>=1.17",
         "torchmetrics>=1.4",
+        "tensorboard>=2.14",
+        "submitit>=1.5",
+        "lmdb>=1.4",
         "ruff>=0.6",
         "mypy>=1.11",
         "types-tqdm",

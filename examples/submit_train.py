@@ -1,6 +1,6 @@
 """Start `fourd train` as a job of Slurm, or of this machine where there is no Slurm, with submitit.
 
-    pip install submitit
+    pip install 'fourd[train]'
     python examples/submit_train.py --gpus 8 --hours 24 -- RECIPE --config paper --data DATA -o RUN_DIR
     python examples/submit_train.py --local --wait -- RECIPE --config tiny --data DATA -o RUN_DIR
 
@@ -11,6 +11,7 @@ again and goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import subprocess
@@ -33,7 +34,9 @@ class Training:
         if self.processes > 1:
             torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", "3"]
             launcher = [*torchrun, "--nproc-per-node", str(self.processes), "--no-python", *launcher]
-        self.process = subprocess.Popen([*launcher, "train", *self.arguments])
+        # without it, processes started again look for the dead ones (pytorch issue 135712)
+        environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+        self.process = subprocess.Popen([*launcher, "train", *self.arguments], env=environment)
         if code := self.process.wait():
             raise RuntimeError(f"fourd train ended with exit code {code}; its words are above")
 
