@@ -29,6 +29,7 @@ td,th{padding:.25rem .6rem;border-bottom:1px solid #e5e8eb;text-align:right}
 th:first-child,td:first-child{text-align:left}th{background:#f6f8fa;font-weight:600}.best{font-weight:700}
 .ci{color:#656d76;font-size:.85em}.wrap{overflow-x:auto}.rows{font-size:.85em}.rows td,.rows th{padding:.2rem .45rem}
 .rows td:nth-child(2),.rows th:nth-child(2),.words td,.words th{text-align:left}.words{font-size:.85em;width:100%}
+.cameras td:nth-child(-n+3),.cameras th:nth-child(-n+3){text-align:left}
 .words td{vertical-align:top}.rows td:first-child{position:sticky;left:0;background:#fff}
 summary{cursor:pointer;padding:.3rem 0;font-weight:600}
 pre{overflow-x:auto;font-size:.8em;background:#fbfcfd;padding:.6rem}
