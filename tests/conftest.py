@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from support.folders import data_folder
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# a shell's background job ignores Ctrl-C and hands that down to the processes that tests start and interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
