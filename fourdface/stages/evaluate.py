@@ -167,8 +167,11 @@ def _frames(clip: Clip, judges: JudgeSet, protocol: Protocol) -> Iterator[list[S
         for system, image in pictures.items():
             if image is not None:
                 prediction = _picture(_sized(image, reference, clip, protocol), judges)
-                extras = clip.costs.get(system), clip.angle, system, clip.sounds.get(system)
-                samples.append(Sample(clip.name, index, prediction, reference, source, *extras))
+                sample = Sample(
+                    clip.name, index, prediction, reference, source, cost=clip.costs.get(system), angle=clip.angle,
+                    system=system, sound=clip.sounds.get(system),
+                )  # fmt: skip
+                samples.append(sample)
         yield samples
 
 

@@ -87,8 +87,8 @@ def test_memory_does_not_grow_and_short_or_faceless_clips_have_no_value():
 def sample(sequence: str, frame: int, sound: Sound | None, system: str = "a") -> Sample:
     judges = JudgeSet(readers={"box": lambda picture: np.array([8.0, 8.0, 40.0, 40.0])}, words={"detector": "a box"})
     level = round(255 * LEVELS[frame])
-    return Sample(sequence, frame, Picture(np.full((48, 48, 3), level, np.uint8), judges), None, None, None, system,
-                  sound)  # fmt: skip
+    picture = Picture(np.full((48, 48, 3), level, np.uint8), judges)
+    return Sample(sequence, frame, picture, system=system, sound=sound)
 
 
 def test_metrics_share_a_reader_keep_their_state_and_merge():
