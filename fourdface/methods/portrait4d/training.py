@@ -35,7 +35,7 @@ from fourdface.methods.portrait4d.training_losses import (
 from fourdface.methods.portrait4d.training_scores import held_out_batch, novel_view_scores, row_of_pictures
 from fourdface.methods.portrait4d.view import FACE_ANCHOR, OPEN_FACE_ANCHOR
 from fourdface.methods.portrait4d.weights import load_reconstructor, packed
-from fourdface.priors.genhead.camera import look_at_label
+from fourdface.priors.genhead.camera_ranges import labels_in_ranges
 from fourdface.training.data import Samples
 from fourdface.training.recipe import Adam, Phase, Recipe, RecipeFactory, TrainState
 
@@ -46,10 +46,6 @@ log = logging.getLogger(__name__)
 CROSS_LAYERS = ("*encoder_canonical.*maps*", "*encoder_canonical.*proj_y*", "*encoder_canonical.*norm2*",
                 "*encoder_canonical.*attn2*")  # fmt: skip
 """Parameters that take the motion in: `cross_lr_scale` is theirs."""
-YAW, PITCH, PITCH_MIDDLE, ROLL = 0.78, 0.45, 0.2, 0.25
-"""Random cameras of both papers: ranges in radians."""
-RADIUS, PIVOT, PIVOT_MIDDLE = (3.65, 4.45), 0.03, (0.0, 0.0, 0.09)
-"""Distances and places that they look at, in the labels' units, about FLAME's neck joint."""
 OPEN_HEAD = tuple(ours - flame for ours, flame in zip(OPEN_FACE_ANCHOR, FACE_ANCHOR, strict=True))
 """By how much the face of the open head, whose parameters `views` hold, lies higher and further in front of its neck
 joint than FLAME's: the cameras are moved by as much."""
@@ -272,12 +268,8 @@ class WithStatic:
 
 
 def random_label(uniform: Tensor) -> Tensor:
-    """Labels [B, 25] of the papers' random cameras from numbers [B, 7] in 0..1 (yaw, pitch, roll, pivot 3, radius)."""
-    spread = 2 * uniform - 1
-    yaw, pitch, roll = YAW * spread[:, :1], PITCH * spread[:, 1:2] + PITCH_MIDDLE, ROLL * spread[:, 2:3]
-    pivot = spread.new_tensor(PIVOT_MIDDLE) + PIVOT * spread[:, 3:6]
-    radius = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * uniform[:, 6:7]
-    label = look_at_label(yaw, pitch, roll, pivot, radius)
+    """Labels [B, 25] of the papers' random cameras about the open head, see `labels_in_ranges`."""
+    label = labels_in_ranges(uniform)
     label[:, [3, 7, 11]] += label.new_tensor(OPEN_HEAD)
     return label
 

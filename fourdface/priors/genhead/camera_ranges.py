@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .camera import WORLD_SCALE, look_at_label
 
-__all__ = ["PITCH", "PITCH_MIDDLE", "RADIUS", "ROLL", "YAW", "random_labels"]
+__all__ = ["PITCH", "PITCH_MIDDLE", "RADIUS", "ROLL", "YAW", "labels_in_ranges", "random_labels"]
 
 YAW, PITCH, PITCH_MIDDLE, ROLL = 0.78, 0.45, 0.2, 0.25
 """Radians to both sides of zero (of PITCH_MIDDLE for the pitch, which is up)."""
@@ -20,10 +20,12 @@ PIVOT, PIVOT_JITTER = (0.0, 0.0, 0.03), 0.01
 
 def random_labels(rng: np.random.Generator, count: int) -> Tensor:
     """Labels [count, 25] (float64) of cameras drawn evenly from the ranges above."""
+    return labels_in_ranges(torch.from_numpy(rng.random((count, 7))))
 
-    def even(low: float, high: float, columns: int = 1) -> Tensor:
-        return torch.from_numpy(rng.uniform(low, high, (count, columns)))
 
-    yaw, pitch, roll = even(-YAW, YAW), PITCH_MIDDLE + even(-PITCH, PITCH), even(-ROLL, ROLL)
-    pivot = WORLD_SCALE * (torch.tensor(PIVOT, dtype=torch.float64) + even(-PIVOT_JITTER, PIVOT_JITTER, 3))
-    return look_at_label(yaw, pitch, roll, pivot, even(*RADIUS))
+def labels_in_ranges(uniform: Tensor) -> Tensor:
+    """Labels [B, 25] of the cameras at places [B, 7] in 0..1 of the ranges: yaw, pitch, roll, pivot 3, radius."""
+    spread = 2 * uniform - 1
+    yaw, pitch, roll = YAW * spread[:, :1], PITCH_MIDDLE + PITCH * spread[:, 1:2], ROLL * spread[:, 2:3]
+    pivot = WORLD_SCALE * (spread.new_tensor(PIVOT) + PIVOT_JITTER * spread[:, 3:6])
+    return look_at_label(yaw, pitch, roll, pivot, RADIUS[0] + (RADIUS[1] - RADIUS[0]) * uniform[:, 6:7])
