@@ -39,8 +39,12 @@ def open_heads(options: dict[str, Any]) -> Synthesizer:
     """People of the open head."""
     from fourdface.stages.synthesis.open_head import OpenHeads
 
-    weights = tuple(entry for entry in embedded_weights() if entry.asset == "open-head")
-    return OpenHeads(plan_of(options), options["seed"], weights)
+    return OpenHeads(plan_of(options), options["seed"], open_head_weights())
+
+
+def open_head_weights() -> tuple[Weights, ...]:
+    """What people of the open head are made from, for their provenance."""
+    return tuple(entry for entry in embedded_weights() if entry.asset == "open-head")
 
 
 @dataclasses.dataclass(frozen=True)

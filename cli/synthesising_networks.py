@@ -12,7 +12,7 @@ from fourdface.cli.lifting import is_artifact
 from fourdface.cli.networks import NetworkRequest, OpenedEngine, open_engine
 from fourdface.cli.sources import embedded_weights, expand_inputs
 from fourdface.cli.stream import source_of
-from fourdface.cli.synthesising import plan_of
+from fourdface.cli.synthesising import open_head_weights, plan_of
 from fourdface.cli.tracking import TrackRequest, track_one
 from fourdface.errors import FourdError, UsageError
 
@@ -42,12 +42,8 @@ def open_genhead(checkpoint: str, static: bool, clips: tuple[str, ...], options:
             )
         table.append(clip_of(artifact, path.name))
     open_network(checkpoint)
-    weights = (*_open_head(), _weights_of(checkpoint))
+    weights = (*open_head_weights(), _weights_of(checkpoint))
     return GenHeads(checkpoint, static, tuple(table), plan_of(options), options["seed"], weights)
-
-
-def _open_head() -> tuple[Weights, ...]:
-    return tuple(entry for entry in embedded_weights() if entry.asset == "open-head")
 
 
 def _weights_of(checkpoint: str) -> Weights:

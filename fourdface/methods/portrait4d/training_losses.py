@@ -93,7 +93,9 @@ def picture_losses(out: Picture, truth: Truth, perceptual: Perceptual | None, we
     losses["segmentation"] = weights.segmentation * _mean(2 * (opacity - truth.opacity).abs(), known_opacity)
     inside = (truth.distance > 0) * (truth.opacity > 0.5) * known_depth[:, None, None, None]
     difference = (out.ray_distance - truth.distance).abs() * inside
-    losses["depth"] = weights.depth * difference.sum() / inside.sum().clamp_min(1)
+    # picture by picture, so that the loss does not depend on how a batch is split over processes
+    count = inside.flatten(1).sum(1).clamp_min(1)
+    losses["depth"] = weights.depth * (difference.flatten(1).sum(1) / count).mean()
     return losses  # type: ignore[return-value]
 
 

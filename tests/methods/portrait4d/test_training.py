@@ -90,6 +90,25 @@ def test_truth_is_its_own_best_reconstruction(data: str) -> None:
     assert float(found["segmentation"]) == pytest.approx(0.3 * float(wrong), rel=1e-4)
 
 
+def test_losses_are_means_over_pictures(data: str) -> None:
+    """Those of a batch are the mean of its pictures' own, however many of a picture's points are inside the person."""
+    recipe, batch, _ = first_batch(CONFIG, data)
+    truth = truth_of(batch, 16)
+    shape = truth.render.shape
+    truth = replace(truth, distance=truth.distance * (torch.rand(truth.distance.shape) < torch.rand(shape[0], 1, 1, 1)))
+    out = Picture(
+        torch.rand(truth.image.shape), torch.rand(shape), torch.rand(shape), torch.rand(truth.distance.shape),
+        torch.rand(truth.opacity.shape),
+    )  # fmt: skip
+    whole = picture_losses(out, truth, recipe.perceptual, QUIET)
+    parts = []
+    for k in range(shape[0]):
+        one = [type(x)(**{name: value[k : k + 1] for name, value in vars(x).items()}) for x in (out, truth)]
+        parts.append(picture_losses(*one, recipe.perceptual, QUIET))
+    for name, value in whole.items():
+        assert float(value) == pytest.approx(float(torch.stack([part[name] for part in parts]).mean()), rel=1e-5), name
+
+
 def test_what_is_not_known_counts_as_right(data: str) -> None:
     recipe, batch, _ = first_batch(CONFIG, data)
     batch["known"] = torch.zeros_like(batch["known"])
