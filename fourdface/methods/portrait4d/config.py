@@ -10,9 +10,11 @@ import numpy as np
 
 from fourdface.errors import FourdError
 
-__all__ = ["COEFFICIENT_MOTION", "MOTION_ENCODERS", "SIZES", "ReconstructorConfig", "coefficient_motion"]
+__all__ = ["COEFFICIENT_MOTION", "MOTION_ENCODERS", "SIZES", "SOURCE_FRAMES", "ReconstructorConfig",
+           "coefficient_motion"]  # fmt: skip
 
 MOTION_ENCODERS = ("pdfgc", "coefficients")
+SOURCE_FRAMES = ("picture", "plane")
 COEFFICIENT_MOTION = 52 + 3 + 6
 """Length of a motion of coefficients: expression, jaw, eyes."""
 
@@ -34,6 +36,10 @@ class ReconstructorConfig:
     motion_encoder: what `motion` numbers are: "pdfgc" (548 from a picture of the face) or "coefficients" (61: the 52
     coefficients, jaw 3 and eyes 6 of the head model).
     box_size: side of the cube that the planes cover, in Portrait4D's units (three to a metre).
+    source_frame: how the encoders of the planes see the photo. "picture": as it is (published). "plane": laid onto the
+    xy-plane, where a straight face lies behind its own pixels: `frame_width` of the box's units wide, its middle at the
+    height `frame_height`. A tri-plane is upside down (its rows go with y), and shows more than the photo; convolutions
+    cannot undo that, so a network that sees the picture learns it by attention alone, from millions of pictures.
     """
 
     resolution: int = 512
@@ -63,6 +69,9 @@ class ReconstructorConfig:
     enlargement: int = 4
     decoder_units: int = 64
     motion_encoder: str = "pdfgc"
+    source_frame: str = "picture"
+    frame_width: float = 0.82
+    frame_height: float = 0.215
 
     def __post_init__(self) -> None:
         """Refuse sizes that the network cannot have."""
@@ -72,6 +81,8 @@ class ReconstructorConfig:
             raise FourdError(f"enlargement must be 2 or 4, got {self.enlargement}")
         if self.motion_encoder not in MOTION_ENCODERS:
             raise FourdError(f"motion_encoder is {self.motion_encoder!r}, expected one of {', '.join(MOTION_ENCODERS)}")
+        if self.source_frame not in SOURCE_FRAMES:
+            raise FourdError(f"source_frame is {self.source_frame!r}, expected one of {', '.join(SOURCE_FRAMES)}")
         if self.motion_encoder == "coefficients" and self.motion != COEFFICIENT_MOTION:
             raise FourdError(f"motion is {self.motion}, and coefficients with jaw and eyes are {COEFFICIENT_MOTION}")
         for name in ("width", "decoder_width"):
@@ -116,7 +127,7 @@ SIZES = {
         detail_stem=16, feature_channels=32, width=192, blocks=2, decoder_width=64, decoder_hidden=(48, 32),
         motion=61, motion_hidden=128, motion_tokens=16, convs=48, plane_channels=16, background_width=8,
         superresolution=(32, 16), w_dim=32, box_size=1.2, coarse_samples=16, fine_samples=16, enlargement=2,
-        decoder_units=32, motion_encoder="coefficients",
+        decoder_units=32, motion_encoder="coefficients", source_frame="plane",
     ),
     "small": ReconstructorConfig(
         resolution=256, render_size=64, global_width=32, global_depths=(2, 2, 2, 2), global_channels=128,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from fourdface.blocks.conv_encoder import DetailEncoder, with_coordinates
 from fourdface.blocks.decoder import OSGDecoder
@@ -104,9 +104,10 @@ class Reconstructor(nn.Module):
             motion_scale: 1, or 0 for static reconstruction; a number or [B, 1, 1].
         """
         self._check_image(image_pm1)
-        seen = with_coordinates(image_pm1)
+        seen = with_coordinates(self._in_frame(image_pm1))
         tokens, size = self.encoder_canonical.neutralise(self.encoder_global(seen), motion, motion_scale)
-        return Source(tokens, size, self.encoder_detail(seen), torch.sigmoid(self.background(seen)))
+        background = torch.sigmoid(self.background(with_coordinates(image_pm1)))
+        return Source(tokens, size, self.encoder_detail(seen), background)
 
     def planes(self, source: Source, motion: Tensor, motion_scale: float | Tensor = 1.0) -> Tensor:
         """Tri-planes [B, 3, C, R/2, R/2] of the source with the driver's motion [B, 548]; axes `portrait4d`.
@@ -194,6 +195,20 @@ class Reconstructor(nn.Module):
             origins, directions = camera_rays(world_to_camera, intrinsics, size, size)
             near, far = plane_limits(world_to_camera, size * size, self.config.box_size)
         return Rays(origins, directions, near, far)
+
+    def _in_frame(self, image_pm1: Tensor) -> Tensor:
+        """The photo as the encoders of the planes see it (`source_frame`), of the same size; its border is repeated."""
+        c = self.config
+        if c.source_frame == "picture":
+            return image_pm1
+        to_picture = 1 / c.frame_width
+        move = image_pm1.new_tensor([
+            [c.box_size * to_picture, 0, 0],
+            [0, -c.box_size * to_picture, 2 * c.frame_height * to_picture],
+        ])  # fmt: skip
+        with torch.autocast(image_pm1.device.type, enabled=False):
+            grid = affine_grid(move.expand(len(image_pm1), 2, 3), list(image_pm1.shape), align_corners=False)
+            return grid_sample(image_pm1, grid, padding_mode="border", align_corners=False)
 
     def _check_image(self, image_pm1: Tensor) -> None:
         side = self.config.resolution

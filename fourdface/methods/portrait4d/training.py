@@ -40,7 +40,7 @@ from fourdface.training.data import Samples
 from fourdface.training.recipe import Adam, Phase, Recipe, RecipeFactory, TrainState
 
 __all__ = ["PortraitRecipe", "WithStatic", "keep_variance", "make", "portrait4d", "random_label",
-           "zero_cross_attention"]  # fmt: skip
+           "silent_superresolution", "zero_cross_attention"]  # fmt: skip
 
 log = logging.getLogger(__name__)
 CROSS_LAYERS = ("*encoder_canonical.*maps*", "*encoder_canonical.*proj_y*", "*encoder_canonical.*norm2*",
@@ -123,6 +123,8 @@ class PortraitRecipe(Recipe):
 
     def _weights(self, state: TrainState) -> LossConfig:
         loss = self.config.loss
+        if state.images < loss.perceptual_start:
+            loss = replace(loss, perceptual=0.0)
         return loss if state.images < loss.depth_until else replace(loss, depth=0.0)
 
     def _arranged(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -297,6 +299,12 @@ def keep_variance(network: Reconstructor) -> None:
                     nn.init.zeros_(module.bias)
 
 
+def silent_superresolution(network: Reconstructor) -> None:
+    """Let the super-resolution add nothing at first: the picture is at first the enlarged render, not noise over it."""
+    for block in (network.superresolution.block0, network.superresolution.block1):
+        nn.init.zeros_(block.torgb.weight)
+
+
 def make(config: TrainingConfig, data_paths: Sequence[str], device: torch.device) -> tuple[PortraitRecipe, Samples]:
     """Recipe and samples of a configuration. UsageError or FourdError for data or weights that do not fit."""
     size, driven = config.network.resolution, config.self_driven
@@ -318,6 +326,7 @@ def _initial(config: TrainingConfig) -> Reconstructor:
         network = Reconstructor(config.network)
         keep_variance(network)
         zero_cross_attention(network)
+        silent_superresolution(network)
         return network
     network, _ = load_reconstructor(Path(config.initial))
     if network.config != config.network:

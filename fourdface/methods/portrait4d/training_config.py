@@ -14,7 +14,7 @@ from fourdface.training.config import TrainOptions
 
 __all__ = ["DataConfig", "LossConfig", "TrainingConfig"]
 
-PERCEPTUAL = ("lpips-vgg", "lpips-alex", "lpips-squeeze", "features", "off")
+PERCEPTUAL = ("lpips-vgg", "lpips-alex", "lpips-squeeze", "features", "none")
 MOTIONS = ("truth", "perceived")
 
 
@@ -26,10 +26,12 @@ class LossConfig:
     """L1 of the four pictures in -1..1: the result, the render, the render without background, the background."""
     perceptual: float = 1.0
     """Perceptual distance of the same four."""
+    perceptual_start: int = 0
+    """Images before which there is none: at first it hinders L1 from finding colours."""
     perceptual_network: str = "lpips-vgg"
-    """lpips-vgg, lpips-alex, lpips-squeeze, features (of the embedded landmark network) or off."""
+    """lpips-vgg, lpips-alex, lpips-squeeze, features (of the embedded landmark network) or none."""
     perceptual_fallback: str = "features"
-    """Taken, and said so, where the weights of `perceptual_network` are missing; off or another name."""
+    """Taken, and said so, where the weights of `perceptual_network` are missing; none or another name."""
     segmentation: float = 0.3
     """L1 of the opacity in -1..1."""
     depth: float = 1.0
@@ -59,6 +61,8 @@ class DataConfig:
 
     targets: int = 1
     """Pictures of the target moment that each reconstruction is compared with."""
+    own_view: float = 0.0
+    """Probability that the first target is the driving picture itself, seen by its own camera."""
     colour: float = 0.0
     """Spread of random factors on the colours of a sample, the same for all of its pictures."""
     mirror: float = 0.0

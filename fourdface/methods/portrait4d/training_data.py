@@ -137,6 +137,8 @@ class PortraitViews:
         other = self.moments[int(rng.choice(mates))]
         driver = int(rng.choice(moment.near))
         targets = [driver] if self.self_driven else _chosen(rng, moment.rows, driver, self.config.targets)
+        if rng.random() < self.config.own_view:
+            targets[0] = driver
         return self.sample(other, int(rng.choice(other.near)), moment, driver, targets, rng)
 
     def sample(

@@ -129,7 +129,7 @@ def choose_perceptual(weights: LossConfig, device: torch.device) -> tuple[Percep
 
 
 def _perceptual(name: str, device: torch.device) -> Perceptual | None:
-    if name == "off":
+    if name == "none":
         return None
     return (load_face_features() if name == "features" else load_lpips(name.removeprefix("lpips-"))).to(device)
 

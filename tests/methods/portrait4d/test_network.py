@@ -11,12 +11,15 @@ from parity.rule import PSI_EQLR, assert_close, draw, fill, manifest_shapes, par
 
 from fourdface.blocks.conv_encoder import with_coordinates
 from fourdface.blocks.head_model import HeadModel
+from fourdface.blocks.rays import camera_from_label, camera_rays
 from fourdface.blocks.rotation import axis_angle_to_matrix
 from fourdface.blocks.volume_renderer import RaySampling
 from fourdface.errors import FourdError
 from fourdface.methods.portrait4d.config import SIZES, ReconstructorConfig
 from fourdface.methods.portrait4d.engine import neck_pose
 from fourdface.methods.portrait4d.network import Reconstructor
+from fourdface.methods.portrait4d.view import OPEN_FACE_ANCHOR, portrait_label
+from fourdface.ops.triplane_sample import triplane_sample
 from fourdface.priors.genhead.camera import frontal_label
 from fourdface.priors.genhead.head import HeadGeometry
 from support.heads import parity_pose, synthetic_flame
@@ -93,6 +96,25 @@ def test_static_lifting_ignores_motions(tiny: Reconstructor) -> None:
     assert torch.equal(*pictures)
     moved = tiny(image, source_motion, motion, frontal_label()).picture
     assert not torch.allclose(moved, pictures[0], atol=1e-4)
+
+
+def test_a_straight_face_lies_behind_its_own_pixels() -> None:
+    """`source_frame` plane: what a pixel shows is found on the xy-plane where its ray meets the face."""
+    network = Reconstructor(SIZES["tiny"])
+    side, box = network.config.resolution, network.config.box_size
+    picture = torch.full((1, 3, side, side), -1.0)
+    picture[:, :, 40:46, 80:86] = 1.0  # above the middle, on the right
+    label = portrait_label(torch.zeros(1, 3), OPEN_FACE_ANCHOR)
+    world_to_camera, intrinsics = camera_from_label(label, side, axes="opengl")
+    origins, directions = camera_rays(world_to_camera, intrinsics, side, side)
+    on_face = intrinsics[0, 0, 0] * network.config.frame_width / side  # distance at which the photo is so wide
+    along = directions @ world_to_camera[0, 2, :3]
+    points = (origins + directions * (on_face / along.abs())[..., None])[:, 43 * side + 83][:, None]
+    planes = torch.zeros(1, 3, 3, side, side)
+    planes[:, 0] = network._in_frame(picture)
+    found = triplane_sample(planes, points, axes="portrait4d", box_size=box, reduce="sum")
+    torch.testing.assert_close(found, torch.ones(1, 1, 3))
+    assert (network._in_frame(picture) > 0).float().mean() < 36 / side**2
 
 
 @pytest.mark.parametrize("size", [8, 16, 33, 64])

@@ -67,6 +67,8 @@ def test_step_is_deterministic_and_reaches_every_parameter(data: str) -> None:
     for name, module in recipe.psi.encoder_canonical.named_modules():
         if name.endswith("attn2.proj"):  # zero at first, so that nothing before it has a gradient
             torch.nn.init.normal_(module.weight, std=0.02)  # type: ignore[arg-type]
+    for block in (recipe.psi.superresolution.block0, recipe.psi.superresolution.block1):
+        torch.nn.init.normal_(block.torgb.weight)
     sum(losses_of(recipe, batch, state).values()).backward()  # type: ignore[union-attr]
     idle = [name for name, value in recipe.psi.named_parameters() if value.grad is None or not value.grad.any()]
     assert all("noise" in name or "affine" in name for name in idle), idle
@@ -247,6 +249,22 @@ def test_a_new_network_tells_pictures_apart() -> None:
         before = told_apart()
         keep_variance(network)
         assert before < 0.02 and told_apart() > 0.05
+
+
+def test_a_new_super_resolution_adds_nothing(data: str) -> None:
+    recipe, _, _ = first_batch(CONFIG, data)
+    render = torch.rand(1, 3, 16, 16) * 2 - 1
+    features = torch.cat([render, torch.rand(1, CONFIG.network.plane_channels - 3, 16, 16)], 1)
+    other = torch.cat([render, torch.rand(1, CONFIG.network.plane_channels - 3, 16, 16)], 1)
+    with torch.no_grad():
+        assert torch.equal(recipe.psi.enlarged(features), recipe.psi.enlarged(other))
+
+
+def test_the_perceptual_loss_joins_when_it_is_due(data: str) -> None:
+    recipe, batch, state = first_batch(replace(CONFIG, loss=replace(QUIET, perceptual_start=8)), data)
+    assert "perceptual" not in losses_of(recipe, batch, state)
+    state.step = 2
+    assert "perceptual" in losses_of(recipe, batch, state)
 
 
 def test_schedule_of_the_render_size() -> None:
