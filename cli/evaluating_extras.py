@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from fourdface.metrics import Cost, Sound
 
 
+_LONGEST_NOTE = 4096
+"""Bytes of a note of costs that are read."""
+
+
 def sounds_of(results: dict[str, Path], truth: Path, metrics: tuple[str, ...]) -> dict[str, Sound]:
     """The sound of each system's result, where a metric wants it: its own, else that of the truth (the driver)."""
     if not any(name.startswith("sync_") for name in metrics):
@@ -76,12 +80,33 @@ def _peak_memory() -> float | None:
 
 
 def cost_of(place: Path) -> Cost:
-    """What `measured` wrote, time over the frames of the artifact `place`; empty where it is not there."""
+    """What `measured` wrote, time over the frames of the artifact `place`; empty where it is not there.
+
+    Raises FourdError for a note that `measured` did not write.
+    """
     from fourdface.artifacts import Frames
     from fourdface.metrics import Cost
 
     note = place.with_suffix(".cost.json")
     if not note.is_file():
         return Cost()
-    found = json.loads(note.read_text())
-    return Cost(found["seconds"] / max(1, len(Frames.read(place).frame_blobs)), found["memory"])
+    seconds, memory = _noted(note, place)
+    return Cost(seconds / max(1, len(Frames.read(place).frame_blobs)), memory)
+
+
+def _noted(note: Path, place: Path) -> tuple[float, float | None]:
+    """Seconds and MiB of a note that lies in a folder of the user's, where it may have been changed."""
+    try:
+        with note.open("rb") as file:
+            found = json.loads(file.read(_LONGEST_NOTE))
+        seconds, memory = float(found["seconds"]), found["memory"]
+        memory = None if memory is None else float(memory)
+        fits = all(0 <= value < float("inf") for value in (seconds, memory or 0.0))
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        fits = False
+    if not fits:
+        raise FourdError(
+            f"{note} is damaged: it should hold what {place.name} took to make, as seconds and memory; delete both "
+            "files, and they are made again"
+        )
+    return seconds, memory

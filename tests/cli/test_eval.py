@@ -248,6 +248,9 @@ def test_the_whole_way_on_a_real_clip(test_data, tmp_path):
     assert data["totals"]["splat"]["nme"]["value"] < 0.1 and data["totals"]["splat"]["nme"]["coverage"] == 1.0
     assert set(data["left_out"]) >= {"id", "csim", "feature_distance", "aed_f", "flicker_pixels"}
     assert len(data["captions"]) > 0 and (tmp_path / "w" / "splat" / "clip.h5").is_file()
+    (tmp_path / "w" / "splat" / "clip.cost.json").write_text('{"seconds": ')
+    again = fourd(*call, "--metrics", "seconds,psnr", "-o", tmp_path / "again")
+    assert "clip.cost.json is damaged" in again.sentence(1) and not (tmp_path / "again").exists()
 
 
 def studio(place: Path, views: int = 3) -> Path:

@@ -117,3 +117,31 @@ def test_errors_reach_the_caller(threads):
         run([Clip("a", {"ours": broken}, partial(stream, [100] * 5))], threads)
     with pytest.raises(FourdError, match="ours ends after 3 frames and the truth goes on"):
         run([Clip("a", {"ours": partial(stream, [100] * 3)}, partial(stream, [100] * 5))], threads)
+
+
+DAMAGED_NOTES = [
+    "", "{", "[" * 9999, "[1, 2]", "{}", '{"seconds": "long", "memory": 1}', '{"seconds": -1, "memory": 1}',
+    '{"seconds": 1, "memory": NaN}', '{"seconds": 1' + "0" * 400 + ', "memory": null}', '{"seconds": 1}', "\ud800",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("note", DAMAGED_NOTES)
+def test_a_damaged_note_of_costs_is_one_sentence(tmp_path, note):
+    from fourdface.cli.evaluating_extras import cost_of
+
+    (tmp_path / "clip.cost.json").write_bytes(note.encode("utf-8", "surrogatepass"))
+    with pytest.raises(FourdError, match=r"clip\.cost\.json is damaged: .*delete both files") as raised:
+        cost_of(tmp_path / "clip.h5")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_note_of_costs(tmp_path):
+    from fourdface.cli.evaluating_extras import cost_of
+    from support.artifacts import make_frames
+
+    place = tmp_path / "clip.h5"
+    make_frames(4).write(place)
+    assert cost_of(place) == Cost()
+    for memory in (900.5, None):
+        (tmp_path / "clip.cost.json").write_text(json.dumps({"seconds": 2, "memory": memory}))
+        assert cost_of(place) == Cost(0.5, memory)
