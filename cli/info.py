@@ -12,6 +12,7 @@ import numpy as np
 
 from fourdface.artifacts import Artifact, read_any
 from fourdface.artifacts._schema import Spec, is_given, specs
+from fourdface.artifacts.rows import StoredRows
 from fourdface.cli.options import json_option
 from fourdface.cli.stream import STDIN, STREAM, echo_json, input_file
 
@@ -85,7 +86,7 @@ def summarise(artifact: Artifact) -> dict[str, Any]:
 
 def _row(name: str, value: Any, spec: Spec) -> dict[str, Any]:
     row = {"name": name, "kind": spec.kind, "units": spec.units, "frame": spec.frame, "doc": spec.doc}
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | StoredRows):
         return {**row, "value": f"{value.dtype.name} {list(value.shape)}", "shape": list(value.shape)}
     if isinstance(value, bytes):
         return {**row, "value": f"{len(value)} bytes"}

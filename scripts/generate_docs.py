@@ -38,8 +38,8 @@ avatar.write("copy.h5")          # whole or not at all
 - Writing is atomic: a temporary file beside the target is flushed and moved. Equal content gives equal bytes;
   there is no clock time inside.
 - Reading checks the length against the superblock, every size against the length before memory is taken, and
-  the CRC-32 of every array. Sequences of encoded pictures (`blobs`) stay on disk, and each entry is checked
-  when it is taken.
+  the CRC-32 of every array. Sequences of encoded pictures (`blobs`) and arrays `by row` stay on disk, and each
+  entry or row is checked when it is taken.
 - Files from elsewhere cannot lead out of themselves: links, virtual, external, chunked and compressed datasets
   and object types are refused. Unknown groups are ignored, missing fields are all listed, a newer schema is
   refused.
@@ -48,6 +48,8 @@ avatar.write("copy.h5")          # whole or not at all
 
 ## The layout in the file
 - An *array* is a contiguous dataset with the attributes `axes`, `units`, `frame` and `crc32`.
+- An array *by row* has the CRC-32 of its rows beside it, as `NAME_checksums`; in files of earlier versions, which
+  lack them, the whole array is checked when the file is opened.
 - *Integers* and *text* are attributes of the root or of their group; text is UTF-8 of fixed length.
 - *Blobs* are a group with `data` (all bytes), `offsets` (one more than there are entries) and `checksums`
   (CRC-32).
@@ -95,7 +97,8 @@ def _kind_section(cls: type[Artifact]) -> str:
 
 
 def _row(name: str, spec: Spec) -> str:
-    kind = {"array": spec.dtype, "mapping": f"{spec.dtype or 'any'} by name"}.get(spec.kind, spec.kind)
+    array = f"{spec.dtype} by row" if spec.by_row else spec.dtype
+    kind = {"array": array, "mapping": f"{spec.dtype or 'any'} by name"}.get(spec.kind, spec.kind)
     full = f"{spec.group}/{name}" if spec.group else name
     optional = " (optional)" if spec.optional else ""
     axes = f"`{spec.axes}`" if spec.kind in ("array", "blobs", "mapping") else ""

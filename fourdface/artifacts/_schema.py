@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fourdface.artifacts.rows import StoredRows
 from fourdface.errors import FourdError
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
@@ -27,7 +28,8 @@ class Spec:
 
     kind: ``array``, ``integer``, ``text``, ``blob`` (bytes), ``blobs`` (one bytes entry per index of the first axis) or
     ``mapping`` (name -> array). group: HDF5 group whose fields are all given or all absent ("" = always given).
-    notes: for a mapping, the names of the artifact's fields that hold its axes and units by key.
+    notes: for a mapping, the names of the artifact's fields that hold its axes and units by key. by_row: for an array,
+    that it stays in the file when it is read (`StoredRows`).
     """
 
     kind: str
@@ -40,10 +42,11 @@ class Spec:
     optional: bool = False
     check: Callable[[Any], str | None] | None = None
     notes: tuple[str, str] | None = None
+    by_row: bool = False
 
 
 def array(dtype: str, axes: str, doc: str, **details: Any) -> Any:
-    """Declare an array field: numpy dtype (``"f4"``), axes (``"T,3"``); units, frame, group, optional, check."""
+    """Declare an array field: numpy dtype (``"f4"``), axes (``"T,3"``); further fields of `Spec` by their names."""
     return _field(Spec("array", doc, dtype=dtype, axes=axes, **details))
 
 
@@ -136,12 +139,13 @@ def require_valid(artifact: Any, words: str) -> None:
 
 
 def _check_array(name: str, value: Any, spec: Spec, sizes: dict[str, tuple[int, str]]) -> str | None:
-    if not isinstance(value, np.ndarray):
+    stored = spec.by_row and isinstance(value, StoredRows)
+    if not stored and not isinstance(value, np.ndarray):
         return f"{name} must be a numpy array, got {type(value).__name__}"
     expected = np.dtype(spec.dtype)
     if value.dtype != expected:
         return f"{name} must be {expected.name}, got {value.dtype.name}"
-    return check_shape(name, value.shape, spec.axes, sizes) or check_finite(name, value)
+    return check_shape(name, value.shape, spec.axes, sizes) or (None if stored else check_finite(name, value))
 
 
 def check_shape(name: str, shape: tuple[int, ...], axes: str, sizes: dict[str, tuple[int, str]]) -> str | None:

@@ -26,11 +26,14 @@ from fourdface.artifacts._schema import NAME, Spec, groups_given, is_given, spec
 from fourdface.artifacts.atomic import reason
 from fourdface.artifacts.blobs import Blobs
 from fourdface.artifacts.provenance import Provenance
+from fourdface.artifacts.rows import StoredRows, row_checksums
 from fourdface.errors import FourdError, UsageError
 from fourdface.media.sniff import describe_bytes
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 FILE_FORMAT = ("v108", "v108")
+ROW_CHECKSUMS = "_checksums"
+"""Ending of the dataset, beside an array that is read by rows, with the CRC-32 of each."""
 MAX_KEYS = 4096  # entries of a free-form group; far above any use, far below what would hang a reader
 _END_OF_FILE = slice(28, 36)  # where superblock versions 2 and 3 keep the length of the file
 
@@ -150,7 +153,10 @@ def _write_field(group: Any, name: str, value: Any, spec: Spec, artifact: Any) -
     if spec.kind in ("integer", "text"):
         _write_attribute(group, name, value)
     elif spec.kind == "array":
-        _write_array(group, name, value, spec.axes, spec.units, spec.frame)
+        whole = np.asarray(value)
+        _write_array(group, name, whole, spec.axes, spec.units, spec.frame)
+        if spec.by_row:
+            _write_array(group, name + ROW_CHECKSUMS, row_checksums(whole), spec.axes.split(",")[0], "CRC-32", "")
     elif spec.kind == "blob":
         _write_array(group, name, np.frombuffer(value, np.uint8), "byte", spec.units, "")
     elif spec.kind == "blobs":
@@ -320,7 +326,22 @@ def _read_field(node: Any, name: str, spec: Spec, path: Path, words: str) -> Any
         return _read_blobs(node, name, path, words)
     if spec.kind == "blob":
         return _read_array(node, name, "u1", 1).tobytes()
-    return _read_array(node, name, spec.dtype)
+    return _read_rows(node, name, spec.dtype, path, words) if spec.by_row else _read_array(node, name, spec.dtype)
+
+
+def _read_rows(group: Any, name: str, dtype: str, path: Path, words: str) -> StoredRows:
+    """An array that stays in the file. Without checksums of its rows (files of earlier versions) all is read once."""
+    dataset = _dataset(group, name, dtype, None)
+    if not dataset.shape:
+        raise _Damage(f"{name} is a single number")
+    rows = StoredRows(path, dataset.id.get_offset() or 0, dataset.shape, dtype, f"{name} of {words}")
+    if _child(group, name + ROW_CHECKSUMS) is None:
+        _check_sum(dataset, name, rows.checksum())
+        return rows
+    checksums = _read_array(group, name + ROW_CHECKSUMS, "u4", 1)
+    if len(checksums) != len(rows):
+        raise _Damage(f"{name} has {len(rows)} rows and {len(checksums)} checksums of them")
+    return rows.checked_by(checksums)
 
 
 def _read_mapping(node: Any, name: str, spec: Spec) -> dict[str, Any]:
@@ -355,12 +376,16 @@ def _read_blobs(node: Any, name: str, path: Path, words: str) -> Blobs:
 def _read_array(group: Any, name: str, dtype: str, dimensions: int | None = None) -> np.ndarray:
     dataset = _dataset(group, name, dtype, dimensions)
     value = dataset[...]
+    _check_sum(dataset, name, _checksum(np.ascontiguousarray(value)))
+    return value
+
+
+def _check_sum(dataset: Any, name: str, found: int) -> None:
     info = dataset.attrs.get_id("crc32") if "crc32" in dataset.attrs else None
     if info is None or info.shape != () or info.dtype.kind not in "iu":
         raise _Damage(f"{name} has no checksum")
-    if int(dataset.attrs["crc32"]) != _checksum(np.ascontiguousarray(value)):
+    if int(dataset.attrs["crc32"]) != found:
         raise _Damage(f"the checksum of {name} does not fit its data")
-    return value
 
 
 def _dataset(group: Any, name: str, dtype: str, dimensions: int | None) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from fourdface.artifacts import _checks
 from fourdface.artifacts._schema import array, blobs, integer, mapping, text
 from fourdface.artifacts.base import Artifact
+from fourdface.artifacts.rows import StoredRows
 
 _RADIANS = "axis-angle radians"
 
@@ -57,9 +58,9 @@ class Views(Artifact):
         "f4", "N,4,4", "rigid transform, OpenCV axes", units="metres", frame="world to camera"
     )
     opacities: Sequence[bytes] | None = blobs("N", "opacity of the person as a grey PNG", optional=True)
-    depths: np.ndarray | None = array(
+    depths: np.ndarray | StoredRows | None = array(
         "f2", "N,H,W", "depth of the person along the camera's z axis, 0 where there is nothing; may be smaller than "
-        "the picture", units="metres", optional=True,
+        "the picture", units="metres", optional=True, by_row=True,
     )  # fmt: skip
     embeddings: Mapping[str, np.ndarray] = mapping("N,*", "motion embeddings of single methods, by name", dtype="f4")
 

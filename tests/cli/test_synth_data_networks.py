@@ -67,7 +67,8 @@ def test_people_of_a_genhead(genhead: Path, tmp_path: Path) -> None:
     assert [weights.asset for weights in one.provenance.weights] == ["open-head", "weights.safetensors"]
     assert not np.array_equal(one.shape[0], other.shape[0]) and (one.shape == one.shape[0]).all()
     assert np.abs(picture(one.images[0]) - picture(other.images[0])).mean() > 0.3
-    seen = one.depths[one.depths > 0]
+    depths = np.asarray(one.depths)
+    seen = depths[depths > 0]
     assert not one.neck.any() and (seen > 0.9).all() and (seen < 1.8).all()
 
 

@@ -194,7 +194,8 @@ def assert_same(a: Artifact, b: Artifact) -> None:
             assert left.keys() == right.keys()
             pairs = [(left[key], right[key]) for key in left]
         else:
-            pairs = [(left, right)]
+            by_row = spec.by_row and left is not None and right is not None
+            pairs = [(np.asarray(left), np.asarray(right)) if by_row else (left, right)]
         for one, other in pairs:
             if isinstance(one, np.ndarray):
                 assert one.dtype == other.dtype and one.shape == other.shape, name
