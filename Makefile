@@ -1,5 +1,6 @@
 # make demo   set everything up and run the main job: out.mp4 and out.png
 #             (your own: make demo PHOTO=me.jpg DRIVE=clip.mp4)
+# make from-nothing  draw people, train Psi_3d and Portrait4D-v2 on them, drive a photo and score it: a quarter of an hour
 # make test   set everything up and run the tests
 # make lint   ruff on everything, mypy on fourdface/
 # make dev    set up for development only
@@ -20,10 +21,14 @@ BIN = $(VENV)/bin
 TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,torch==2.13.0+cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test dev lint docs sanitize bench bench-cuda clean
+.PHONY: demo from-nothing test dev lint docs sanitize bench bench-cuda clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/01_demo.py $(if $(PHOTO),--photo "$(PHOTO)") $(if $(DRIVE),--drive "$(DRIVE)")
+
+from-nothing: $(VENV)/.installed
+	$(MAKE) -C examples/reproduce $@ FOURD="$(abspath $(BIN)/fourd)" PYTHON="$(abspath $(BIN)/python)" \
+		NOTHING="$(abspath runs/from-nothing)" $(if $(PHOTO),PHOTO="$(abspath $(PHOTO))") $(if $(DRIVE),DRIVE="$(abspath $(DRIVE))")
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

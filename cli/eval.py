@@ -44,6 +44,7 @@ def systems(function: F) -> F:
     for option in reversed(
         (
             click.option("--method", multiple=True, metavar="ID", help="Run this method of fourd (such as splat)."),
+            click.option("--weights", metavar="ID|FILE", help="Weights of the one --method (see `fourd lift`)."),
             click.option(
                 "--results", multiple=True, metavar="NAME=FOLDER",
                 help="Results of any program: FOLDER/SEQUENCE.mp4, .h5 or a folder of pictures.",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from fourdface.artifacts import Provenance, Report
     from fourdface.cli.lifting import LiftRequest
+    from fourdface.cli.networks import NetworkRequest
     from fourdface.metrics.judges import JudgeSet
     from fourdface.stages.evaluate import Clip, FrameStream, Protocol
 
@@ -201,6 +202,8 @@ class Session:
         """Refuse a call in which there is nothing to judge."""
         if not self.options.get("method") and not self.options.get("results"):
             raise UsageError("nothing to judge; give --method splat, --results NAME=FOLDER, or both")
+        if self.options.get("weights") and len(self.options.get("method", ())) != 1:
+            raise UsageError("--weights are those of one method; give one --method with them")
 
     def mine(self, items: Sequence[Any], key: Any) -> list[Any]:
         """The items of this shard, in the order of their names."""
@@ -242,7 +245,21 @@ class Session:
         """How a method of fourd lifts a photo."""
         from fourdface.cli.lifting import LiftRequest
 
-        return LiftRequest(str(photo), method, size=self.options["size"], focal=focal)
+        return LiftRequest(str(photo), method, size=self.options["size"], focal=focal, network=self.network)
+
+    @property
+    def network(self) -> NetworkRequest:
+        """The networks' options, for lift, reenact and render alike."""
+        from fourdface.cli.networks import NetworkRequest
+
+        return NetworkRequest(weights=self.options.get("weights"))
+
+    def place(self, method: str) -> Path:
+        """Where in the work folder a method's results are kept: each file of weights has its own."""
+        weights = self.options.get("weights")
+        if weights and Path(weights).is_file():
+            return self.work / f"{method}-{_hash(Path(weights))[:12]}"
+        return self.work / (f"{method}-{weights}" if weights else method)
 
     def _reenacted(self, method: str, name: str, photo: Path, driver: Path) -> Path:
         """Run lift and reenact, without loss, into the work folder; what is there already is used."""
@@ -250,15 +267,16 @@ class Session:
         from fourdface.cli.lifting import lift_file
         from fourdface.cli.writing import FrameTarget
 
-        place = self.work / method / f"{name}.h5"
+        place = self.place(method) / f"{name}.h5"
         if place.exists():
             return place
-        avatar = self.work / method / "avatars" / f"{photo.stem}.h5"
+        avatar = self.place(method) / "avatars" / f"{photo.stem}.h5"
         avatar.parent.mkdir(parents=True, exist_ok=True)
         if not avatar.exists():
             write_artifact(lift_file(self.lifting(photo, method)), Output(avatar))
         with measured(place):
-            reenact_file(ReenactRequest(str(driver), str(avatar)), FrameTarget("h5", Output(place), None, False))
+            request = ReenactRequest(str(driver), str(avatar), network=self.network)
+            reenact_file(request, FrameTarget("h5", Output(place), None, False))
         return place
 
     def baselines(self, source: np.ndarray, truth: Path) -> dict[str, FrameStream]:

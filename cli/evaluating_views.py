@@ -91,7 +91,7 @@ def _rendered(
     from fourdface.cli.lifting import lift_file
     from fourdface.metrics.image import silhouette_iou
 
-    place = session.work / method / f"{folder.name}-{source:02d}.h5"
+    place = session.place(method) / f"{folder.name}-{source:02d}.h5"
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.exists():
         request = session.lifting(folder / views.files[source], method, float(views.intrinsics[0, 0]))
@@ -103,17 +103,19 @@ def _rendered(
     def best_of(scales: np.ndarray) -> float:
         for scale in scales.round(2).tolist():
             if scale not in scores:
-                pictures = _render(avatar, place, views, source, scale)
+                pictures = _render(session, avatar, place, views, source, scale)
                 pairs = zip(pictures, masks, strict=True)
                 scores[scale] = float(np.mean([silhouette_iou(p[..., 3] > 127, mask) for p, mask in pairs]))
         return max(scores, key=lambda scale: scores[scale])
 
     middle = best_of(np.arange(SCALES[0], SCALES[1] + COARSE / 2, COARSE))
     finest = best_of(np.arange(middle - COARSE + FINE, middle + COARSE - FINE / 2, FINE))
-    return _render(avatar, place, views, source, finest)
+    return _render(session, avatar, place, views, source, finest)
 
 
-def _render(avatar: Avatar, place: Path, views: CalibratedViews, source: int, scale: float) -> list[np.ndarray]:
+def _render(
+    session: Session, avatar: Avatar, place: Path, views: CalibratedViews, source: int, scale: float
+) -> list[np.ndarray]:
     from fourdface.artifacts import Frames
     from fourdface.cli.rendering import RenderRequest, render_file
     from fourdface.cli.writing import FrameTarget
@@ -128,7 +130,7 @@ def _render(avatar: Avatar, place: Path, views: CalibratedViews, source: int, sc
     listed = place.with_suffix(".cameras.json")
     listed.write_text(json.dumps(cameras))
     frames = place.with_suffix(".views.h5")
-    request = RenderRequest(str(place), cameras=str(listed), background="transparent")
+    request = RenderRequest(str(place), cameras=str(listed), background="transparent", network=session.network)
     render_file(request, FrameTarget("h5", Output(frames, overwrite=True), None, True))
     return [decode_png(blob) for blob in Frames.read(frames).frame_blobs]
 
@@ -154,12 +156,12 @@ def _turned(session: Session, method: str, photo: Path, views: int) -> Path:
     from fourdface.cli.rendering import RenderRequest, render_file
     from fourdface.cli.writing import FrameTarget
 
-    avatar = session.work / method / "avatars" / f"{photo.stem}.h5"
-    frames = session.work / method / f"{photo.stem}-{views}.h5"
+    avatar = session.place(method) / "avatars" / f"{photo.stem}.h5"
+    frames = session.place(method) / f"{photo.stem}-{views}.h5"
     avatar.parent.mkdir(parents=True, exist_ok=True)
     if not avatar.exists():
         write_artifact(lift_file(session.lifting(photo, method)), Output(avatar))
     if not frames.exists():
-        request = RenderRequest(str(avatar), turntable=True, frames=views, background="white")
+        request = RenderRequest(str(avatar), turntable=True, frames=views, background="white", network=session.network)
         render_file(request, FrameTarget("h5", Output(frames), None, False))
     return frames

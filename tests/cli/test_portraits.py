@@ -322,3 +322,15 @@ def test_network_options_are_not_for_gaussians(tmp_path: Path, clip: Path, weigh
         outcome = fourd("reenact", clip, "--avatar", tmp_path / "g.h5", *arguments, "-o", tmp_path / "o.mp4")
         assert "Portrait4D" in outcome.sentence(2)
     assert "Portrait4D" in fourd("render", tmp_path / "g.h5", "--mesh", tmp_path / "m.ply").sentence(2)
+
+
+def test_an_evaluation_runs_weights_of_ones_own(photo: Path, clip: Path, tmp_path: Path) -> None:
+    numbers = replace(SMALLEST, motion=61, motion_encoder="coefficients")
+    own = write_weights(tmp_path, numbers)[:2]
+    call = ("eval", "cross-reenact", clip, "--photos", photo,
+            "--metrics", "flicker_pixels", "--every", 1, *own, "--work", tmp_path / "w")
+    good(*call, "--method", "portrait4d-v2", "-o", tmp_path / "one.h5")
+    folder = next((tmp_path / "w").iterdir())
+    assert folder.name.startswith("portrait4d-v2-") and (folder / "in+drive.h5").exists()
+    sentence = fourd(*call, "--method", "portrait4d-v2", "--method", "splat", "-o", tmp_path / "two.h5").sentence(2)
+    assert "one --method" in sentence and not (tmp_path / "two.h5").exists()

@@ -138,3 +138,19 @@ def test_the_table_follows_the_clip(clip: Path, tmp_path: Path) -> None:
     truth = np.degrees(np.load(clip.with_name("truth.npz"))["head"][:, 1])
     yaw = np.array([float(row["yaw"]) for row in rows])
     assert np.abs(yaw - truth).mean() < 6
+
+
+def test_from_nothing_to_scores_in_one_command(photo: Path, clip: Path, tmp_path: Path) -> None:
+    words = [
+        "make", "-C", str(ROOT / "examples" / "reproduce"), "from-nothing", f"NOTHING={tmp_path}", f"PHOTO={photo}",
+        f"DRIVE={clip}", "PEOPLE=3", "STATIC_STEPS=4", "DRIVEN_STEPS=4", f"PYTHON={sys.executable}",
+        f"FOURD={Path(sys.executable).with_name('fourd')}",
+    ]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with open_video(tmp_path / "results" / f"{photo.stem}+{clip.stem}.mp4") as made, open_video(clip) as driven:
+        assert sum(1 for _ in made) == sum(1 for _ in driven)
+    with open(tmp_path / "report" / "report.csv", encoding="utf-8") as file:
+        assert any(float(value) >= 0 for name, value in next(csv.DictReader(file)).items() if name == "seconds")
+    again = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert "Nothing to be done" in again.stdout

@@ -201,14 +201,12 @@ class Reconstructor(nn.Module):
         c = self.config
         if c.source_frame == "picture":
             return image_pm1
-        to_picture = 1 / c.frame_width
-        move = image_pm1.new_tensor([
-            [c.box_size * to_picture, 0, 0],
-            [0, -c.box_size * to_picture, 2 * c.frame_height * to_picture],
-        ])  # fmt: skip
-        with torch.autocast(image_pm1.device.type, enabled=False):
-            grid = affine_grid(move.expand(len(image_pm1), 2, 3), list(image_pm1.shape), align_corners=False)
-            return grid_sample(image_pm1, grid, padding_mode="border", align_corners=False)
+        image = image_pm1.float().contiguous()  # torch samples bfloat16 in channels-last order wrongly
+        zoom, shift = c.box_size / c.frame_width, 2 * c.frame_height / c.frame_width
+        move = image.new_tensor([[zoom, 0, 0], [0, -zoom, shift]])
+        with torch.autocast(image.device.type, enabled=False):
+            grid = affine_grid(move.expand(len(image), 2, 3), list(image.shape), align_corners=False)
+            return grid_sample(image, grid, padding_mode="border", align_corners=False).to(image_pm1.dtype)
 
     def _check_image(self, image_pm1: Tensor) -> None:
         side = self.config.resolution

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 CROSS_LAYERS = ("*encoder_canonical.*maps*", "*encoder_canonical.*proj_y*", "*encoder_canonical.*norm2*",
                 "*encoder_canonical.*attn2*")  # fmt: skip
 """Parameters that take the motion in: `cross_lr_scale` is theirs."""
+EQUALISED_LAYERS = ("decoder.*", "superresolution.*")
+"""`equalised_lr_scale` is theirs: weights of unit size with a gain, which a step hardly changes."""
 OPEN_HEAD = tuple(ours - flame for ours, flame in zip(OPEN_FACE_ANCHOR, FACE_ANCHOR, strict=True))
 """By how much the face of the open head, whose parameters `views` hold, lies higher and further in front of its neck
 joint than FLAME's: the cameras are moved by as much."""
@@ -79,6 +81,8 @@ class PortraitRecipe(Recipe):
     def _phases(self) -> Sequence[Phase]:
         config, loss = self.config, self.config.loss
         factors = {f"psi.{name}": config.cross_lr_scale for name in CROSS_LAYERS}
+        factors |= {f"psi.{name}": config.equalised_lr_scale for name in EQUALISED_LAYERS}
+        factors["psi.decoder.out_sigma.*"] = config.equalised_lr_scale * config.density_lr_scale
         adam = Adam(config.lr, (0.9, 0.999), 1e-5, factors=factors)
         phases = [Phase("main", ("psi",), adam)]
         if self.fixed is not None and loss.pseudo:
@@ -165,8 +169,10 @@ class PortraitRecipe(Recipe):
             return source_motion, motion
         count = len(motion)
         label = random_label(state.rand(count, 7))
-        picture = _static_view(self.fixed, _pm1(batch["driver"]), label, self.config.network.render_size).picture
         chosen = state.rand(count, 1) < self.config.pseudo_driver
+        if not chosen.any():
+            return source_motion, motion
+        picture = _static_view(self.fixed, _pm1(batch["driver"]), label, self.config.network.render_size).picture
         return source_motion, torch.where(chosen, self._perceive(picture, label), motion)
 
     def _perceive(self, image_pm1: Tensor, label: Tensor) -> Tensor:
@@ -309,10 +315,14 @@ def make(config: TrainingConfig, data_paths: Sequence[str], device: torch.device
     """Recipe and samples of a configuration. UsageError or FourdError for data or weights that do not fit."""
     size, driven = config.network.resolution, config.self_driven
     files = view_files(data_paths)
-    samples: Samples = PortraitViews(files, size, config.data, self_driven=driven)
+    people = PortraitViews(files, size, config.data, self_driven=driven)
+    samples: Samples = people
     if config.data.static:
-        static = PortraitViews(view_files(config.data.static), size, config.data, self_driven=driven)
-        samples = WithStatic(samples, static)  # type: ignore[arg-type]
+        others = replace(config.data, people=0)
+        static = PortraitViews(
+            view_files(config.data.static), size, others, self_driven=driven, without=people.of_person
+        )
+        samples = WithStatic(people, static)
     held_out = PortraitViews(files, size, config.data, held_out=True) if config.data.held_out else None
     return PortraitRecipe(config, device, held_out), samples
 

@@ -61,8 +61,6 @@ class DataConfig:
 
     targets: int = 1
     """Pictures of the target moment that each reconstruction is compared with."""
-    own_view: float = 0.0
-    """Probability that the first target is the driving picture itself, seen by its own camera."""
     colour: float = 0.0
     """Spread of random factors on the colours of a sample, the same for all of its pictures."""
     mirror: float = 0.0
@@ -72,7 +70,7 @@ class DataConfig:
     held_out: int = 10
     """Every so many-th person is kept for scores; 0 trains on all."""
     static: tuple[str, ...] = ()
-    """`views` artifacts of further people, for the static half of a batch alone."""
+    """`views` artifacts of further people (those trained on anyway are left out), for the static half alone."""
     people: int = 0
     """Most people to train on; 0: all."""
 
@@ -90,6 +88,10 @@ class TrainingConfig:
     """Of Psi (Adam, betas 0.9 and 0.999, eps 1e-5) and of the discriminator."""
     cross_lr_scale: float = 1.0
     """Factor on the learning rate of the layers that take the motion in (2.5 in v2)."""
+    equalised_lr_scale: float = 1.0
+    """Factor on the learning rate of the decoder and the super-resolution (layers with StyleGAN2's equalised rate)."""
+    density_lr_scale: float = 1.0
+    """Factor, beside that one, on the layer that makes density: it starts at zero, and a hundred is opaque."""
     render_first: int = 64
     """Side of the rendered features at first; it grows to `network.render_size`."""
     growth_start: int = 1_000_000

@@ -7,7 +7,7 @@ Pictures are uint8, so that batches stay small; what is drawn at random comes fr
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -88,12 +88,14 @@ class PortraitViews:
 
     Args:
         files: see `view_files`. size: side of the pictures in pixels. self_driven: the target is the driving picture.
+        without: people of another set that shall not be in this one (keys of its `of_person`).
     """
 
     def __init__(
-        self, files: Sequence[str], size: int, config: DataConfig, *, held_out: bool = False, self_driven: bool = False
-    ) -> None:
-        self.size, self.config, self.self_driven = size, config, self_driven
+        self, files: Sequence[str], size: int, config: DataConfig, *, held_out: bool = False, self_driven: bool = False,
+        without: Collection[tuple[str, int]] = (),
+    ) -> None:  # fmt: skip
+        self.size, self.config, self.self_driven, self.without = size, config, self_driven, without
         self.moments: list[Moment] = []
         self.of_person: dict[tuple[str, int], list[int]] = {}
         for file in files:
@@ -110,6 +112,8 @@ class PortraitViews:
             if (rule.held_out > 0 and identity % rule.held_out == 0) != held_out:
                 continue
             person = (str(Path(file).parent), identity)
+            if person in self.without:
+                continue
             if person not in self.of_person and 0 < rule.people <= len(self.of_person):
                 continue
             rows = np.flatnonzero((keys == [identity, motion]).all(1)).tolist()
@@ -137,8 +141,6 @@ class PortraitViews:
         other = self.moments[int(rng.choice(mates))]
         driver = int(rng.choice(moment.near))
         targets = [driver] if self.self_driven else _chosen(rng, moment.rows, driver, self.config.targets)
-        if rng.random() < self.config.own_view:
-            targets[0] = driver
         return self.sample(other, int(rng.choice(other.near)), moment, driver, targets, rng)
 
     def sample(

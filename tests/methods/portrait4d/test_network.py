@@ -115,6 +115,8 @@ def test_a_straight_face_lies_behind_its_own_pixels() -> None:
     found = triplane_sample(planes, points, axes="portrait4d", box_size=box, reduce="sum")
     torch.testing.assert_close(found, torch.ones(1, 1, 3))
     assert (network._in_frame(picture) > 0).float().mean() < 36 / side**2
+    half = picture.bfloat16().contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(network._in_frame(half).float(), network._in_frame(picture), atol=1e-2, rtol=0)
 
 
 @pytest.mark.parametrize("size", [8, 16, 33, 64])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from torch import Tensor
 from fourdface.errors import FourdError, UsageError
 from fourdface.methods.portrait4d.config import SIZES
 from fourdface.methods.portrait4d.network import Picture, Reconstructor
-from fourdface.methods.portrait4d.training import OPEN_HEAD, PortraitRecipe, keep_variance, make, random_label
+from fourdface.methods.portrait4d.training import (
+    OPEN_HEAD,
+    PortraitRecipe,
+    WithStatic,
+    keep_variance,
+    make,
+    random_label,
+)
 from fourdface.methods.portrait4d.training_config import DataConfig, LossConfig, TrainingConfig
 from fourdface.methods.portrait4d.training_losses import density_variation, foreground, picture_losses, truth_of
 from fourdface.methods.portrait4d.weights import load_reconstructor, save_reconstructor
@@ -188,7 +196,7 @@ def test_v2_looks_at_a_pseudo_view_every_fourth_step(data: str, tmp_path: Path) 
         assert alike < 0.5 * float(losses_of(recipe, batch, state, "pseudo")["pseudo"])
     assert {"l1", "perceptual"} <= set(losses_of(recipe, batch, state))
     rates = dict(recipe.phases[0].adam.factors)
-    assert set(rates.values()) == {2.5}
+    assert set(rates.values()) == {1.0, 2.5}
     with pytest.raises(UsageError, match="synthesizer"):
         make(replace(config, synthesizer=""), [data], CPU)
 
@@ -265,6 +273,33 @@ def test_the_perceptual_loss_joins_when_it_is_due(data: str) -> None:
     assert "perceptual" not in losses_of(recipe, batch, state)
     state.step = 2
     assert "perceptual" in losses_of(recipe, batch, state)
+
+
+def test_layers_have_the_rates_of_the_configuration(data: str) -> None:
+    config = replace(CONFIG, lr=1e-3, cross_lr_scale=2.0, equalised_lr_scale=5.0, density_lr_scale=3.0)
+    recipe, _, _ = first_batch(config, data)
+    factors = recipe.phases[0].adam.factors
+
+    def factor(name: str) -> float:
+        matching = [value for pattern, value in factors.items() if fnmatch(f"psi.{name}", pattern)]
+        return matching[-1] if matching else 1.0
+
+    names = [name for name, _ in recipe.psi.named_parameters()]
+    assert {factor(name) for name in names if "encoder_detail" in name or "generator_triplane" in name} == {1.0}
+    assert {factor(name) for name in names if ".attn2." in name} == {2.0}
+    assert {factor(name) for name in names if name.startswith("superresolution.")} == {5.0}
+    assert {factor(name) for name in names if "out_sigma" in name} == {15.0}
+
+
+def test_static_people_are_others(data: str) -> None:
+    config = replace(CONFIG, half_static=True, data=DataConfig(held_out=0, people=2, static=(data,)))
+    recipe, samples = make(config, [data], CPU)
+    assert isinstance(samples, WithStatic)
+    assert len(samples.samples.of_person) == 2 and len(samples.static.of_person) == 3
+    assert not set(samples.samples.of_person) & set(samples.static.of_person)
+    sample = samples[0]
+    assert sample["static_source"].shape == sample["source"].shape
+    assert recipe.held_out is None
 
 
 def test_schedule_of_the_render_size() -> None:

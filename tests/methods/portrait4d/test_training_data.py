@@ -75,12 +75,6 @@ def test_colours_change_alike_in_all_pictures(data: str) -> None:
     assert torch.equal(plain["opacities"], seen["opacities"])
 
 
-def test_the_driving_picture_can_be_a_target(data: str) -> None:
-    rule = DataConfig(targets=2, own_view=1.0)
-    sample = draw(PortraitViews(view_files([data]), 64, rule), 1)
-    assert (sample["targets"][0] == sample["driver"]).all() and (sample["targets"][1] != sample["driver"]).any()
-
-
 def test_photos_without_truth(tmp_path: Path) -> None:
     path = tmp_path / "photos.h5"
     write_balls(path, people=2, motions=1, views=1, opacities=None, depths=None, background_index=np.full(2, -1))
