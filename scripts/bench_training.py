@@ -1,7 +1,7 @@
 """What training costs: pictures a second of every recipe here, and the work of the published runs on 8 GPUs.
 
 Usage: python scripts/bench_training.py throughput [--recipe NAME ...] [--size tiny] [--batch 2 4 8] [--device cpu]
-           [--steps 16] [--warm 2] [--threads N] [--data PATH ...] [--set KEY=VALUE ...]
+           [--steps 16] [--warm 2] [--threads N] [--workers 0] [--data PATH ...] [--set KEY=VALUE ...]
        python scripts/bench_training.py cost [--recipe NAME ...] [--size paper] [--utilisation 0.3]
 
 `throughput` times steps of the engine at the end of a run, where every loss is on and renders have their last size; 16
@@ -79,6 +79,7 @@ class Case:
     threads: int = 0
     steps: int = PERIOD
     warm: int = 2
+    workers: int = 0
     overrides: tuple[str, ...] = ()
     open_head: bool = True
 
@@ -152,8 +153,9 @@ def measure(case: Case) -> Speed:
     run = Run(recipe, options, Path(case.folder), ranks, len(samples))
     run.state.step = max(0, options.steps - case.warm - case.steps)
     batches = steps_of_batches(
-        samples, options.seed, options.batch, options.accumulate, step=run.state.step, device=ranks.device
-    )
+        samples, options.seed, options.batch, options.accumulate, step=run.state.step, workers=case.workers,
+        device=ranks.device,
+    )  # fmt: skip
     begin = 0.0
     with deterministic(ranks):
         for number in range(case.warm + case.steps):
@@ -202,7 +204,7 @@ def throughput(arguments: argparse.Namespace, folder: Path) -> None:
         for batch in arguments.batch:
             speed = measured_alone(replace(
                 case, batch=batch, device=arguments.device, threads=arguments.threads, steps=arguments.steps,
-                warm=arguments.warm, overrides=tuple(arguments.set),
+                warm=arguments.warm, workers=arguments.workers, overrides=tuple(arguments.set),
             ))  # fmt: skip
             row = f"{speed.rate:.1f} | {1e3 * speed.seconds:.0f} | {speed.memory:.0f}"
             print(f"| `{recipe}` | {speed.batch} | {row} |", flush=True)
@@ -416,6 +418,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     timed.add_argument("--steps", type=int, default=PERIOD)
     timed.add_argument("--warm", type=int, default=2)
     timed.add_argument("--threads", type=int, default=0)
+    timed.add_argument("--workers", type=int, default=0, help="processes that read the data; 0 reads it in between")
     timed.add_argument("--data", nargs="+", default=[])
     timed.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     worked.add_argument("--utilisation", type=float, default=0.3)

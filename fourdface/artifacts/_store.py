@@ -334,14 +334,15 @@ def _read_rows(group: Any, name: str, dtype: str, path: Path, words: str) -> Sto
     dataset = _dataset(group, name, dtype, None)
     if not dataset.shape:
         raise _Damage(f"{name} is a single number")
-    rows = StoredRows(path, dataset.id.get_offset() or 0, dataset.shape, dtype, f"{name} of {words}")
+    place, called = dataset.id.get_offset() or 0, f"{name} of {words}"
     if _child(group, name + ROW_CHECKSUMS) is None:
+        rows = StoredRows(path, place, dataset.shape, dtype, called)
         _check_sum(dataset, name, rows.checksum())
         return rows
     checksums = _read_array(group, name + ROW_CHECKSUMS, "u4", 1)
-    if len(checksums) != len(rows):
-        raise _Damage(f"{name} has {len(rows)} rows and {len(checksums)} checksums of them")
-    return rows.checked_by(checksums)
+    if len(checksums) != len(dataset):
+        raise _Damage(f"{name} has {len(dataset)} rows and {len(checksums)} checksums of them")
+    return StoredRows(path, place, dataset.shape, dtype, called, checksums)
 
 
 def _read_mapping(node: Any, name: str, spec: Spec) -> dict[str, Any]:

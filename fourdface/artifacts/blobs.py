@@ -8,7 +8,7 @@ import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from fourdface.errors import FourdError
 
@@ -17,12 +17,13 @@ class Blobs(Sequence[bytes]):
     """A sequence of bytes kept on disk: append to it while frames arrive, or read the frames of an artifact one by one.
 
     `Blobs()` starts an empty one in an unnamed temporary file, so a clip of any length needs constant memory. What
-    `Tracked.read` and `Frames.read` return is of this class too; each entry is checked when it is taken.
+    `Tracked.read` and `Frames.read` return is of this class too; each entry is checked when it is taken. Stored ones
+    can be sent to another process, which opens the file anew.
     """
 
     def __init__(self, entries: Iterable[bytes] = ()) -> None:
         with tempfile.TemporaryFile(prefix="fourd-") as file:
-            self._open(os.dup(file.fileno()), 0, [0], [], "a spooled frame", writable=True)
+            self._open(os.dup(file.fileno()), 0, [0], [], "a spooled frame", None)
         for entry in entries:
             self.append(entry)
 
@@ -30,19 +31,25 @@ class Blobs(Sequence[bytes]):
     def stored(cls, path: Path, start: int, offsets: list[int], checksums: list[int], words: str) -> Blobs:
         """Entries that lie in a file one after the other; `words` names them in an error ("frame_blobs of a.h5")."""
         blobs = cls.__new__(cls)
-        blobs._open(os.open(path, os.O_RDONLY), start, offsets, checksums, words)
+        blobs._open(os.open(path, os.O_RDONLY), start, offsets, checksums, words, path)
         return blobs
 
     def _open(
-        self, handle: int, start: int, offsets: list[int], checksums: list[int], words: str, *, writable: bool = False
+        self, handle: int, start: int, offsets: list[int], checksums: list[int], words: str, path: Path | None
     ) -> None:
         self._handle = handle
         self._start = start
         self._offsets = offsets
         self._checksums = checksums
         self._words = words
-        self._writable = writable
+        self._path = path
         self._closer = weakref.finalize(self, os.close, handle)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it takes to open the file anew; raises TypeError for what is in no file of its own."""
+        if self._path is None:
+            raise TypeError("frames that are spooled cannot be sent to another process; write the artifact first")
+        return Blobs.stored, (self._path, self._start, self._offsets, self._checksums, self._words)
 
     @property
     def offsets(self) -> list[int]:
@@ -56,7 +63,7 @@ class Blobs(Sequence[bytes]):
 
     def append(self, entry: bytes) -> None:
         """Add an entry at the end (only to a sequence that was started with `Blobs()`)."""
-        if not self._writable:
+        if self._path is not None:
             raise ValueError("the entries of a stored artifact cannot be added to")
         view = memoryview(entry)
         position = self._offsets[-1]

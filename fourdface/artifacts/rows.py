@@ -23,19 +23,30 @@ class StoredRows:
     `np.asarray(rows)` read what they name, and nothing else.
 
     Each row is checked when it is taken: against its checksum, and for numbers that are not finite (FourdError). The
-    file is read at given places, so that forked processes may share it, and may be deleted meanwhile.
+    file is read at given places, so that forked processes may share it (others open it anew), and may be deleted
+    meanwhile.
     """
 
-    def __init__(self, path: Path, start: int, shape: Sequence[int], dtype: str, words: str) -> None:
-        """`start`: where the array lies in the file, in C order; `words` names it in an error ("depths of a.h5")."""
+    def __init__(
+        self, path: Path, start: int, shape: Sequence[int], dtype: str, words: str, checksums: np.ndarray | None = None
+    ) -> None:
+        """`start`: where the array lies in the file, in C order; `words` names it in an error ("depths of a.h5").
+
+        checksums: the CRC-32 [N] that each row is to have when it is taken, where they are known.
+        """
         self.shape = tuple(int(size) for size in shape)
         self.dtype = np.dtype(dtype)
         self._stored = self.dtype.newbyteorder("<")
         self._start = start
         self._words = words
-        self._checksums: np.ndarray | None = None
+        self._checksums = checksums
+        self._path = path
         self._handle = os.open(path, os.O_RDONLY)
         self._closer = weakref.finalize(self, os.close, self._handle)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it takes to open the file anew."""
+        return StoredRows, (self._path, self._start, self.shape, self.dtype.str, self._words, self._checksums)
 
     @property
     def ndim(self) -> int:
@@ -65,11 +76,6 @@ class StoredRows:
         if copy is False:
             raise ValueError(f"{self._words} lies in a file, and an array of it is a copy")
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
-
-    def checked_by(self, checksums: np.ndarray) -> StoredRows:
-        """Itself, with the CRC-32 of each row that it is to have when it is taken."""
-        self._checksums = checksums
-        return self
 
     def checksum(self) -> int:
         """The CRC-32 of all rows together, read piece by piece."""

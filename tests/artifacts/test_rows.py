@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -12,10 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
-from fourdface.artifacts import Views
+from fourdface.artifacts import Blobs, Views
 from fourdface.artifacts.rows import CHUNK, StoredRows, row_checksums
 from fourdface.errors import FourdError
-from support.artifacts import make_views
+from support.artifacts import assert_same, make_views
 
 
 def depths_of(path: Path) -> StoredRows:
@@ -157,3 +158,15 @@ def test_descriptors_are_given_back(tmp_path: Path) -> None:
     for _ in range(20):
         depths_of(tmp_path / "v.h5")[0]
     assert len(os.listdir("/proc/self/fd")) <= before + 5
+
+
+def test_other_processes_open_the_file_anew(tmp_path: Path) -> None:
+    """What a worker that is spawned, not forked, gets: everything by pickle."""
+    views = make_views()
+    views.write(tmp_path / "v.h5")
+    read = Views.read(tmp_path / "v.h5")
+    again = pickle.loads(pickle.dumps(read))
+    del read
+    assert_same(again, views)
+    with pytest.raises(TypeError, match="write the artifact first"):
+        pickle.dumps(Blobs([b"one"]))
