@@ -62,6 +62,10 @@ class Views(Artifact):
         "f2", "N,H,W", "depth of the person along the camera's z axis, 0 where there is nothing; may be smaller than "
         "the picture", units="metres", optional=True, by_row=True,
     )  # fmt: skip
+    latents: np.ndarray | None = array(
+        "f4", "I,D", "what the generator that provenance names made each person of, in ascending order of `identity`",
+        optional=True,
+    )  # fmt: skip
     embeddings: Mapping[str, np.ndarray] = mapping("N,*", "motion embeddings of single methods, by name", dtype="f4")
 
     def __len__(self) -> int:
@@ -73,6 +77,12 @@ class Views(Artifact):
         """Number of each person -> where that person came from."""
         numbers = np.unique(self.identity).tolist()
         return {k: name.decode("utf-8", "replace") for k, name in zip(numbers, self.identity_name, strict=True)}
+
+    def latent(self, row: int) -> np.ndarray | None:
+        """Latent [D] of the person of a row, where `latents` are kept."""
+        if self.latents is None:
+            return None
+        return np.asarray(self.latents[np.searchsorted(np.unique(self.identity), self.identity[row])])
 
     def contradictions(self) -> list[str]:
         """Numbers that point nowhere, and rows that are out of order."""

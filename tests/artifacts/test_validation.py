@@ -45,7 +45,8 @@ def zeros(*shape: int, dtype: str = "f4") -> np.ndarray:
         (make_avatar, {"tensors": {"a": np.array(["x"])}}, "tensors/a must be a numpy array of numbers"),
         (make_avatar, {"tensors": {"a": np.array([True])}}, "tensors/a must be a numpy array of numbers, got bool"),
         (make_views, {"background_index": np.array([0, 1, -1])}, "background_index points outside of the 1 backgr"),
-        (make_views, {"identity_name": [b"one"]}, "identity_name has 1 names for 2 people"),
+        (make_views, {"identity_name": [b"one"], "latents": None}, "identity_name has 1 names for 2 people"),
+        (make_views, {"latents": zeros(3, 4)}, "latents has I = 3, but identity_name has I = 2"),
         (make_views, {"index": np.array([1, 1, 2])}, "index does not ascend"),
         (make_views, {"view": np.array([1, 0, 0])}, "the rows are not grouped by identity, motion and view"),
         (make_views, {"shape": zeros(2, 5)}, "shape has N = 2, but images has N = 3"),
@@ -79,7 +80,14 @@ def test_all_mistakes_come_in_one_error() -> None:
 
 
 def test_views_may_lack_what_only_a_renderer_knows(tmp_path: Path) -> None:
-    views = make_views(opacities=None, depths=None, embeddings={})
+    views = make_views(opacities=None, depths=None, latents=None, embeddings={})
     views.write(tmp_path / "v.h5")
     back = type(views).read(tmp_path / "v.h5")
     assert back.depths is None and back.names == {7: "photo 0.jpg", 8: "photo 1.jpg"} and len(back) == 3
+    assert back.latent(0) is None
+
+
+def test_latents_are_the_persons() -> None:
+    views = make_views(5)
+    assert views.latents is not None and views.latents.shape == (3, 4)
+    assert [views.latents.tolist().index(views.latent(row).tolist()) for row in range(5)] == [0, 0, 1, 1, 2]

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from parity.rule import GENHEAD_EQLR, fill
 from PIL import Image
-from safetensors.torch import save_file
 
 from fourdface.artifacts import Views
-from fourdface.blocks.head_model import HeadModel
-from fourdface.priors.genhead.config import SIZES
-from fourdface.priors.genhead.generator import GenHead
-from fourdface.priors.genhead.head import HeadGeometry
 from support.calling import fourd, good
+from support.generated import write_genhead
 from support.lifted import talking_motion, tracked_photo
 from support.portraits import write_weights
 from support.scenes import make_photo
@@ -29,14 +21,7 @@ SMALL = ("--motions", 2, "--views", 3, "--size", 32, "--per-shard", 1)
 
 @pytest.fixture(scope="module")
 def genhead(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = GenHead(HeadGeometry.from_head_model(HeadModel.load()), SIZES["tiny"])
-    fill(network, eqlr=GENHEAD_EQLR)
-    with torch.no_grad():
-        network.decoder.out_sigma.bias.add_(6)  # dense enough for a surface
-    place = tmp_path_factory.mktemp("genhead") / "weights.safetensors"
-    state = {name: value.contiguous().clone() for name, value in network.state_dict().items()}
-    save_file(state, str(place), metadata={"config": json.dumps({"network": dataclasses.asdict(SIZES["tiny"])})})
-    return place
+    return write_genhead(tmp_path_factory.mktemp("genhead"))
 
 
 @pytest.fixture(scope="module")

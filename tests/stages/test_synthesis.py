@@ -10,11 +10,11 @@ from fourdface.artifacts import Avatar, Provenance, Source, Views
 from fourdface.blocks.arkit import ARKIT_INDEX
 from fourdface.blocks.head_model import HeadModel
 from fourdface.errors import FourdError
-from fourdface.methods.portrait4d.alignment import FIVE_DENSE_POINTS, fit_face, portrait_crop
+from fourdface.methods.portrait4d.alignment import FIVE_DENSE_POINTS, fit_face, portrait_camera, portrait_crop
 from fourdface.stages.synth_data import make_shard, shards_of
 from fourdface.stages.synthesis.avatars import avatar_person
 from fourdface.stages.synthesis.backdrops import blurred, draw_backdrop
-from fourdface.stages.synthesis.cameras import intrinsics_of, portrait_camera, portrait_rotation, random_camera
+from fourdface.stages.synthesis.cameras import intrinsics_of, portrait_rotation, random_camera
 from fourdface.stages.synthesis.expressions import draw_motion
 from fourdface.stages.synthesis.open_head import OpenHeads
 from fourdface.stages.synthesis.rows import ViewPlan, half_depth

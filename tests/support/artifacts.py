@@ -167,6 +167,7 @@ def make_views(count: int = 3, seed: int = 0, **changes: Any) -> Views:
         "coefficients": numbers(count, 52),
         **head,
         "embeddings": {"pd-fgc": numbers(count, 7)},
+        "latents": numbers(people, 4),
         "provenance": PROVENANCE,
     }
     return Views(**(values | changes))

@@ -72,7 +72,7 @@ def write_balls(
         "background_index": np.zeros(count, np.int64), "index": rows, "identity": identity + 1, "motion": motion,
         "view": rows % views, "identity_name": [b"ball"] * people, "expression": expression,
         "intrinsics": intrinsics.astype(np.float32), "world_to_camera": world_to_camera.astype(np.float32),
-        "embeddings": {}, **nothing, **changes,
+        "embeddings": {}, "latents": None, **nothing, **changes,
     }  # fmt: skip
     artifact = make_views(count, **values)
     artifact.write(path)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from fourdface.errors import FourdError
+from fourdface.priors.genhead.camera import FOCAL
 
 __all__ = [
     "FIVE_DENSE_POINTS",
@@ -25,6 +26,7 @@ __all__ = [
     "five_points",
     "motion_crop",
     "motion_matrix",
+    "portrait_camera",
     "portrait_crop",
 ]
 
@@ -124,6 +126,36 @@ def portrait_crop(face: np.ndarray, source: tuple[int, int], size: int = 512) ->
     left = int(scaled[0] / 2 - size / 2 + (x - width / 2) * scale)
     top = int(scaled[1] / 2 - size / 2 + (height / 2 - up) * scale)
     return PortraitCrop(source, scaled, left, top, size)
+
+
+CROP = 512
+"""Size in pixels of the portrait crop that the numbers here are written for."""
+DISTANCE = 1.4
+"""Metres from the neck joint to the camera that a portrait crop corresponds to, about."""
+SCALE_JITTER, SHIFT_JITTER = 0.02, 0.01
+"""Inaccuracy of a portrait crop: of its size, and of its place in sizes of the crop."""
+
+
+def portrait_camera(points: np.ndarray, rotation: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    """world_to_camera [4,4] that shows the head turned by `rotation` [3,3] as the portrait crop would show it.
+
+    points [5,3]: `five_points` in the world, metres. With `rng` the crop is as inexact as tracking is.
+    """
+    scale, shift = 1.0, np.zeros(2)
+    if rng is not None:
+        scale = float(np.exp(rng.normal(0, SCALE_JITTER)))
+        shift = rng.normal(0, SHIFT_JITTER, 2) * CROP
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.diag([1.0, -1.0, -1.0]) @ rotation
+    matrix[2, 3] = DISTANCE
+    target = np.array([CROP / 2, CROP / 2 - 1]) + shift  # the alignment counts rows from the last one
+    focal = FOCAL * CROP
+    for _ in range(4):
+        seen = points @ matrix[:3, :3].T + matrix[:3, 3]
+        x, y, size = fit_face(focal * seen[:, :2] / seen[:, 2:] + CROP / 2)
+        matrix[2, 3] *= size / (FACE_SCALE * scale)
+        matrix[:2, 3] += (target - [x, y]) / focal * matrix[2, 3]
+    return matrix
 
 
 MOTION_TARGET = np.array([[87.0, 59.0], [137.0, 59.0], [112.0, 120.0]])

@@ -33,6 +33,7 @@ from fourdface.methods.portrait4d.training_losses import (
     truth_of,
 )
 from fourdface.methods.portrait4d.training_scores import held_out_batch, novel_view_scores, row_of_pictures
+from fourdface.methods.portrait4d.training_teacher import POINTS, Teacher, open_teacher, teacher_losses
 from fourdface.methods.portrait4d.view import FACE_ANCHOR, OPEN_FACE_ANCHOR
 from fourdface.methods.portrait4d.weights import load_reconstructor, packed
 from fourdface.priors.genhead.camera_ranges import labels_in_ranges
@@ -56,14 +57,18 @@ joint than FLAME's: the cameras are moved by as much."""
 class PortraitRecipe(Recipe):
     """Psi with its losses, and a discriminator where the run is long enough for it to be switched on.
 
-    held_out: people for scores and grids, or None.
+    held_out: people for scores and grids, or None. teacher: the GenHead that made the people, or None.
     """
 
     averaged = ("psi",)
     forward_methods: Mapping[str, Sequence[str]] = {"psi": ("encode_source", "planes", "render")}
 
-    def __init__(self, config: TrainingConfig, device: torch.device, held_out: PortraitViews | None = None) -> None:
-        self.config, self.device, self.held_out = config, device, held_out
+    def __init__(
+        self, config: TrainingConfig, device: torch.device, held_out: PortraitViews | None = None,
+        teacher: Teacher | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.device, self.held_out, self.teacher = config, device, held_out, teacher
+        self.assets = {} if teacher is None else {"teacher": teacher.sha256}
         self.psi = _initial(config).to(device)
         self.psi.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks = {"psi": self.psi}
@@ -114,12 +119,15 @@ class PortraitRecipe(Recipe):
             with torch.no_grad():
                 out = self._render(batch, state)
             return {"judge": self._judged(out, batch, state)}
-        out = self._render(batch, state)
+        planes, background = self._planes(batch, state)
+        out = self._shown(planes, background, batch, state)
         truth = truth_of(batch, out.features.shape[-1])
         losses = picture_losses(out, truth, self.perceptual, self._weights(state))
         if self.judge is not None and state.step >= self._adversarial_step():
             fake = self.judge(out.picture.float(), (out.features[:, :3], 1 - 2 * out.transmittance), _labels(batch))
             losses["adversarial"] = self.config.loss.adversarial * generator_loss(fake)
+        if self.teacher is not None and state.images < self.config.loss.features_until:
+            losses |= self._taught(self.teacher, out, planes, batch, state)
         with torch.no_grad():
             error = (out.picture.float() - truth.image).clamp(-2, 2).square().mean((1, 2, 3))
             state.report("psnr", (10 * torch.log10(4 / error.clamp_min(1e-8))).mean())
@@ -183,12 +191,22 @@ class PortraitRecipe(Recipe):
 
     def _render(self, batch: dict[str, Tensor], state: TrainState) -> Picture:
         """Pictures of the targets, [B * V, ...]."""
-        planes, background = self._planes(batch, state)
+        return self._shown(*self._planes(batch, state), batch, state)
+
+    def _shown(self, planes: Tensor, background: Tensor, batch: dict[str, Tensor], state: TrainState) -> Picture:
         views = batch["targets"].shape[1]
         return self.psi.render(
             planes.float().repeat_interleave(views, 0), _labels(batch), background.float().repeat_interleave(views, 0),
             size=self.config.render_size(state.images), sampling=self._sampling(state),
         )  # fmt: skip
+
+    def _taught(
+        self, teacher: Teacher, out: Picture, planes: Tensor, batch: dict[str, Tensor], state: TrainState
+    ) -> dict[str, Tensor]:
+        count, views = batch["targets"].shape[:2]
+        taught = teacher.taught(batch, out.features.shape[-1], state.rand(count, views, POINTS, 2).flatten(0, 1))
+        planes = planes.float().repeat_interleave(views, 0)
+        return teacher_losses(out, planes, self.config.network.box_size, taught, self.config.loss)
 
     def _sampling(self, state: TrainState) -> RaySampling:
         seed = int(torch.randint(1 << 40, (), generator=state.generator))
@@ -315,16 +333,16 @@ def make(config: TrainingConfig, data_paths: Sequence[str], device: torch.device
     """Recipe and samples of a configuration. UsageError or FourdError for data or weights that do not fit."""
     size, driven = config.network.resolution, config.self_driven
     files = view_files(data_paths)
-    people = PortraitViews(files, size, config.data, self_driven=driven)
+    teacher = open_teacher(config, device)
+    made_by = "" if teacher is None else teacher.sha256
+    people = PortraitViews(files, size, config.data, self_driven=driven, made_by=made_by)
     samples: Samples = people
     if config.data.static:
-        others = replace(config.data, people=0)
-        static = PortraitViews(
-            view_files(config.data.static), size, others, self_driven=driven, without=people.of_person
-        )
+        others, further = replace(config.data, people=0), view_files(config.data.static)
+        static = PortraitViews(further, size, others, self_driven=driven, without=people.of_person, made_by=made_by)
         samples = WithStatic(people, static)
     held_out = PortraitViews(files, size, config.data, held_out=True) if config.data.held_out else None
-    return PortraitRecipe(config, device, held_out), samples
+    return PortraitRecipe(config, device, held_out, teacher), samples
 
 
 portrait4d = RecipeFactory(TrainingConfig, make)

@@ -38,6 +38,13 @@ class LossConfig:
     """L1 of the distance along the ray inside the person, in Portrait4D's units."""
     depth_until: int = 400_000
     """Images after which the distance is no longer compared."""
+    feature_foreground: float = 1.0
+    feature_background: float = 1.0
+    """L1 of all rendered feature channels, without the background and of the background alone, to the `teacher`'s."""
+    triplane: float = 0.1
+    """L1 of the planes' features to the `teacher`'s in points that are neither of the eyes nor of the mouth."""
+    features_until: int = 400_000
+    """Images after which nothing is compared with the teacher."""
     identity: float = 1.0
     """1 - cosine of face recognition; off, and said so, where there is no such network."""
     identity_start: int = 400_000
@@ -113,6 +120,8 @@ class TrainingConfig:
     """Weights that Psi starts from (a file that an earlier run wrote)."""
     synthesizer: str = ""
     """Weights of the frozen Psi_3d that makes pseudo views (v2)."""
+    teacher: str = ""
+    """Weights of the GenHead that made the data (`fourd synth-data genhead`), for the losses on its features."""
 
     def __post_init__(self) -> None:
         """Refuse words that mean nothing; UsageError."""
@@ -126,6 +135,12 @@ class TrainingConfig:
                 raise UsageError(f"{name} is {value!r}, expected one of {', '.join(known)}")
         if self.data.targets < 1:
             raise UsageError(f"data.targets is {self.data.targets}, expected at least 1")
+        if self.teacher and self.self_driven:
+            raise UsageError("teacher: Portrait4D-v2 trains on frames that no GenHead made; leave teacher out")
+        if self.teacher and (self.data.colour or self.data.mirror):
+            raise UsageError(
+                "a teacher's features follow no changed colours or mirrors; set data.colour=0 data.mirror=0"
+            )
 
     @property
     def network(self) -> ReconstructorConfig:

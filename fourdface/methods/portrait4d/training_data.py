@@ -89,13 +89,15 @@ class PortraitViews:
     Args:
         files: see `view_files`. size: side of the pictures in pixels. self_driven: the target is the driving picture.
         without: people of another set that shall not be in this one (keys of its `of_person`).
+        made_by: SHA-256 of the GenHead that made the people, where samples are to tell how to make them again.
     """
 
     def __init__(
         self, files: Sequence[str], size: int, config: DataConfig, *, held_out: bool = False, self_driven: bool = False,
-        without: Collection[tuple[str, int]] = (),
+        without: Collection[tuple[str, int]] = (), made_by: str = "",
     ) -> None:  # fmt: skip
-        self.size, self.config, self.self_driven, self.without = size, config, self_driven, without
+        self.size, self.config, self.self_driven = size, config, self_driven
+        self.without, self.made_by = without, made_by
         self.moments: list[Moment] = []
         self.of_person: dict[tuple[str, int], list[int]] = {}
         for file in files:
@@ -106,6 +108,8 @@ class PortraitViews:
 
     def _index(self, file: str, held_out: bool) -> None:
         views, rule = _opened(file), self.config
+        if self.made_by:
+            _require_latents(views, file, self.made_by)
         front = -views.world_to_camera[:, 2, 2] >= np.cos(np.radians(rule.largest_yaw))
         keys = np.stack([views.identity, views.motion], 1)
         for identity, motion in np.unique(keys, axis=0).tolist():
@@ -133,7 +137,8 @@ class PortraitViews:
 
         source, driver, background uint8 [3,S,S]; source_motion, motion [61]; source_label, driver_label [25]; targets
         uint8 [V,3,S,S], opacities uint8 [V,1,S,S], depths [V,h,w] metres (0: nothing), labels [V,25]; known
-        [3]: whether background, opacity and depth are the truth; person: number of the person in this set.
+        [3]: whether background, opacity and depth are the truth; person: number of the person in this set. With
+        `made_by`: latent [D] and head [S+64] (shape, expression, neck, jaw, eyes) of the moment.
         """
         rng = np.random.default_rng(int(torch.randint(1 << 62, (), generator=generator)))
         moment = self.moments[index]
@@ -169,6 +174,8 @@ class PortraitViews:
             "known": torch.tensor([background is not None, views.opacities is not None, depths is not None]).float(),
             "person": torch.tensor(list(self.of_person).index(moment.person)),
         }  # fmt: skip
+        if self.made_by:
+            sample |= {"latent": _latent(views, driver), "head": _head(views, driver)}
         if rng is not None and rng.random() < self.config.mirror:
             sample = _mirrored(sample)
         return sample if rng is None or self.config.colour == 0 else _coloured(sample, self.config.colour, rng)
@@ -198,6 +205,33 @@ def _chosen(rng: np.random.Generator, rows: Sequence[int], driver: int, count: i
 
 def _motion(views: Views, row: int) -> Tensor:
     return torch.from_numpy(coefficient_motion(views.expression[row], views.jaw[row], views.eyes[row]))
+
+
+def _latent(views: Views, row: int) -> Tensor:
+    latent = views.latent(row)
+    if latent is None:
+        raise ValueError("these views keep no latents")
+    return torch.from_numpy(latent)
+
+
+def _head(views: Views, row: int) -> Tensor:
+    parts = (views.shape, views.expression, views.neck, views.jaw, views.eyes)
+    return torch.from_numpy(np.concatenate([part[row] for part in parts]))
+
+
+def _require_latents(views: Views, file: str, made_by: str) -> None:
+    """FourdError where the file's people cannot be made again by the network of this SHA-256."""
+    if views.latents is None:
+        raise FourdError(
+            f"{file} keeps no latents, so that the teacher cannot make its people again; give views of "
+            "`fourd synth-data genhead` (older ones made anew), or leave teacher out"
+        )
+    if not any(entry.sha256 == made_by for entry in views.provenance.weights):
+        names = ", ".join(f"{entry.asset} {entry.sha256[:12]}" for entry in views.provenance.weights) or "nothing named"
+        raise FourdError(
+            f"{file} was made by another network ({names}) than the teacher ({made_by[:12]}); give as teacher the "
+            "checkpoint that made the views"
+        )
 
 
 def _label(views: Views, row: int) -> Tensor:

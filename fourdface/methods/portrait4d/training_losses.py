@@ -21,8 +21,10 @@ from fourdface.methods.portrait4d.network import Picture, Reconstructor
 from fourdface.methods.portrait4d.training_config import LossConfig
 from fourdface.perception.features import load_face_features
 from fourdface.priors.genhead.camera import WORLD_SCALE
+from fourdface.priors.genhead.generator import GenHeadPictures
 
-__all__ = ["Perceptual", "Truth", "choose_perceptual", "density_variation", "foreground", "picture_losses", "truth_of"]
+__all__ = ["Perceptual", "Truth", "choose_perceptual", "density_variation", "foreground", "picture_losses", "resized",
+           "truth_of"]  # fmt: skip
 
 log = logging.getLogger(__name__)
 Perceptual = Callable[[Tensor, Tensor], Tensor]
@@ -50,9 +52,9 @@ def truth_of(batch: dict[str, Tensor], size: int) -> Truth:
     """The targets of a batch (see `PortraitViews.draw`) [B * V, ...] for renders of `size` pixels."""
     views = batch["targets"].shape[1]
     image = batch["targets"].flatten(0, 1).float() / 127.5 - 1
-    render = _resized(image, size)
-    background = _resized(batch["background"].float() / 127.5 - 1, size).repeat_interleave(views, 0)
-    opacity = _resized(batch["opacities"].flatten(0, 1).float() / 255, size)
+    render = resized(image, size)
+    background = resized(batch["background"].float() / 127.5 - 1, size).repeat_interleave(views, 0)
+    opacity = resized(batch["opacities"].flatten(0, 1).float() / 255, size)
     known = batch["known"].repeat_interleave(views, 0)
     both = known[:, :2].amin(1)[:, None, None, None]
     cut = (render - (1 - opacity) * (background + 1) + 1) * both - 1  # colour times opacity, before black
@@ -69,10 +71,9 @@ def ray_distance(depth_z: Tensor, label: Tensor, size: int) -> Tensor:
     return nearest * WORLD_SCALE / along
 
 
-def foreground(out: Picture) -> Tensor:
-    """The render's colours before black [B, 3, s, s] in -1..1: what is left of `features` without the background."""
-    colours = out.features[:, :3]
-    return colours - out.transmittance * (out.background[:, :3] + 1)
+def foreground(out: Picture | GenHeadPictures, channels: int | None = 3) -> Tensor:
+    """The render's first channels (None: all) before black [B, C, s, s] in -1..1: `features` without the background."""
+    return out.features[:, :channels] - out.transmittance * (out.background[:, :channels] + 1)
 
 
 def picture_losses(out: Picture, truth: Truth, perceptual: Perceptual | None, weights: LossConfig) -> dict[str, Tensor]:
@@ -139,7 +140,8 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values.mean((1, 2, 3)) * weight).mean()
 
 
-def _resized(image: Tensor, size: int) -> Tensor:
+def resized(image: Tensor, size: int) -> Tensor:
+    """[B, C, h, w] -> [B, C, size, size], bilinear without aliasing; the same where it has that size."""
     if image.shape[-1] == size:
         return image
     return interpolate(image, size=(size, size), mode="bilinear", align_corners=False, antialias=True)

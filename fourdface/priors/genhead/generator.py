@@ -172,6 +172,7 @@ class GenHead(nn.Module):
         sampling: RaySampling | None = None,
         eyelids: Tensor | None = None,
         keep_samples: bool = False,
+        superresolve: bool = True,
     ) -> GenHeadPictures:
         """Render heads whose planes and background are at hand.
 
@@ -183,6 +184,7 @@ class GenHead(nn.Module):
             sampling: of the rays; by default the configuration's numbers without chance (centres of the strata).
             eyelids: expression [B, E] of the eyelids instead of the pose's own.
             keep_samples: return the samples of the rays too (their gradients take memory).
+            superresolve: False leaves the picture of small renders at the render, for who wants its features alone.
         """
         config = self.config
         size = config.render_size if render_size is None else render_size
@@ -200,7 +202,7 @@ class GenHead(nn.Module):
         style = constant_style(len(planes), config.w_dim, planes)
         if size <= config.superresolution_input:
             features = 2 * (as_image(rendered.features, size, size) + transmittance * behind) - 1
-            image = self.superresolution(features[:, :3], features, style)
+            image = self.superresolution(features[:, :3], features, style) if superresolve else features[:, :3]
         else:
             sharp = self.superresolution(2 * behind[:, :3] - 1, 2 * behind - 1, style)
             features = as_image(rendered.features, size, size)

@@ -13,12 +13,12 @@ import torch
 from ...artifacts import Avatar, Source
 from ...blocks.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from ...errors import FourdError
-from ...methods.portrait4d.alignment import FIVE_DENSE_POINTS, fit_face, portrait_crop
+from ...methods.portrait4d.alignment import FIVE_DENSE_POINTS, fit_face, portrait_camera, portrait_crop
 from ...methods.splat.avatar import Camera, SplatAvatar
 from ...methods.splat.restore import restore_avatar
 from ...methods.splat.rig import HeadState
 from .backdrops import blurred, draw_backdrop
-from .cameras import intrinsics_of, portrait_camera, portrait_rotation, random_camera
+from .cameras import intrinsics_of, portrait_rotation, random_camera
 from .expressions import HeadMotion, draw_motion
 from .rows import Person, ViewPlan, ViewRow
 

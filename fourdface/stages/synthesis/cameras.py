@@ -7,21 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...methods.portrait4d.alignment import FACE_SCALE, fit_face
 from ...priors.genhead.camera import FOCAL, camera_from_label
 from ...priors.genhead.camera_ranges import random_labels
 
-CROP = 512
-"""Size in pixels of the crop that the alignment is written for."""
-DISTANCE = 1.4
-"""Metres from the neck joint to the camera that a portrait crop corresponds to, about."""
 ORBIT = np.array([0.0, 0.068, 0.058])
 """Where the published head model's neck joint, about which its cameras turn, lies in the open head, metres: at the same
 place before the face. The open head's own joint is further down and back."""
 YAW, PITCH, ROLL = (0.26, 0.60), (0.13, 0.35), (0.07, 0.20)
 """Standard deviation and limit in radians of how heads stand in portraits."""
-SCALE_JITTER, SHIFT_JITTER = 0.02, 0.01
-"""Inaccuracy of a portrait crop: of its size, and of its place in sizes of the crop."""
 
 
 def intrinsics_of(size: int) -> np.ndarray:
@@ -31,7 +24,7 @@ def intrinsics_of(size: int) -> np.ndarray:
 
 def random_camera(rng: np.random.Generator) -> np.ndarray:
     """world_to_camera [4,4] drawn from the paper's ranges: yaw to 45 degrees, distance 1.22 to 1.48 metres."""
-    world_to_camera, _ = camera_from_label(random_labels(rng, 1), CROP, CROP)
+    world_to_camera, _ = camera_from_label(random_labels(rng, 1), 1, 1)
     matrix = np.array(world_to_camera[0].numpy())
     matrix[:3, 3] -= matrix[:3, :3] @ ORBIT
     return matrix
@@ -41,28 +34,6 @@ def portrait_rotation(rng: np.random.Generator) -> np.ndarray:
     """Rotation [3,3] of a head in a portrait: mostly frontal, yaw to 34, pitch to 20, roll to 11 degrees."""
     yaw, pitch, roll = (float(np.clip(rng.normal(0, sigma), -most, most)) for sigma, most in (YAW, PITCH, ROLL))
     return _about(2, roll) @ _about(0, pitch) @ _about(1, yaw)
-
-
-def portrait_camera(points: np.ndarray, rotation: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-    """world_to_camera [4,4] that shows the head turned by `rotation` [3,3] as the method's own crop would show it.
-
-    points [5,3]: `alignment.five_points` in the world, metres. With `rng` the crop is as inexact as tracking is.
-    """
-    scale, shift = 1.0, np.zeros(2)
-    if rng is not None:
-        scale = float(np.exp(rng.normal(0, SCALE_JITTER)))
-        shift = rng.normal(0, SHIFT_JITTER, 2) * CROP
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.diag([1.0, -1.0, -1.0]) @ rotation
-    matrix[2, 3] = DISTANCE
-    target = np.array([CROP / 2, CROP / 2 - 1]) + shift  # the alignment counts rows from the last one
-    focal = FOCAL * CROP
-    for _ in range(4):
-        seen = points @ matrix[:3, :3].T + matrix[:3, 3]
-        x, y, size = fit_face(focal * seen[:, :2] / seen[:, 2:] + CROP / 2)
-        matrix[2, 3] *= size / (FACE_SCALE * scale)
-        matrix[:2, 3] += (target - [x, y]) / focal * matrix[2, 3]
-    return matrix
 
 
 def _about(axis: int, angle: float) -> np.ndarray:

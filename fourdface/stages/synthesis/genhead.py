@@ -1,15 +1,14 @@
 """People of a trained GenHead: the training data of Portrait4D (section 3.2), written down instead of made on the fly.
 
-A person is a latent z. Dynamic sets move it with frames of one clip, static ones show one moment. Cameras are those of
-portraits and the paper's random ones, half of each; styles are truncated by 0.95 up to the 14th, as in the released
-code; in dynamic sets the jaw is turned by up to 0.2 rad in every second motion, on top of the expression.
+A person is a latent z (`methods/portrait4d/generated_people.py`), kept beside the pictures. Dynamic sets move it with
+frames of one clip, static ones show one moment. Cameras are those of portraits and the paper's random ones, half of
+each; in dynamic sets the jaw is turned by up to 0.2 rad in every second motion, on top of the expression.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,21 +16,18 @@ import torch
 from torch.nn.functional import interpolate
 
 from ...artifacts import Weights
-from ...blocks.head_model import HeadModel
 from ...blocks.superresolution import constant_style
-from ...errors import FourdError
 from ...media.resize import resize
-from ...methods.portrait4d.alignment import FIVE_DENSE_POINTS
-from ...priors.genhead.camera import FOCAL, WORLD_SCALE, label_from_camera
-from ...priors.genhead.generator import GenHead, GenHeadPictures
+from ...methods.portrait4d.alignment import portrait_camera
+from ...methods.portrait4d.generated_people import GeneratedPeople, label_of
+from ...priors.genhead.camera import FOCAL, WORLD_SCALE
+from ...priors.genhead.generator import GenHeadPictures
 from ...priors.genhead.head import HeadPose
-from ...priors.genhead.load import load_genhead, load_trained
-from .cameras import intrinsics_of, portrait_camera, random_camera
+from .cameras import intrinsics_of, random_camera
 from .clips import Clip, frame_of, rotation_of
 from .expressions import HeadMotion
 from .rows import Person, ViewPlan, ViewRow
 
-TRUNCATION, TRUNCATION_CUTOFF = 0.95, 14
 JAW_REPLACED, JAW_OPEN = 0.5, 0.2
 """Probability that the jaw is turned, and how far at most in radians."""
 
@@ -65,56 +61,37 @@ class GenHeads:
 
     def person(self, number: int) -> Person:
         """All pictures of latent `number`."""
-        network, model = open_network(self.checkpoint)
-        return GenHeadPerson(network, model, self, number).person()
+        return GenHeadPerson(open_network(self.checkpoint), self, number).person()
 
 
 @lru_cache(maxsize=1)
-def open_network(checkpoint: str) -> tuple[GenHead, HeadModel]:
-    """The network of a run's weights.safetensors or of an imported checkpoint, and the head that it poses.
-
-    Raises FourdError where the file is refused, or its head is not the open one, whose expressions views hold.
-    """
-    trained = Path(checkpoint).suffix == ".safetensors"
-    network = load_trained(checkpoint) if trained else load_genhead(checkpoint)
-    model = HeadModel.load("open")
-    counts = network.head.shape_count, network.head.expression_count
-    if counts != (model.shape_count, model.expression_count):
-        raise FourdError(
-            f"{checkpoint} poses a head with {counts[0]} identity and {counts[1]} expression modes, and views hold "
-            f"the open head's {model.shape_count} and {model.expression_count}; train one with `fourd train genhead`"
-        )
-    return network.requires_grad_(False), model
+def open_network(checkpoint: str) -> GeneratedPeople:
+    """See `GeneratedPeople`; kept for the next call."""
+    return GeneratedPeople(checkpoint)
 
 
 class GenHeadPerson:
     """One latent: planes and background once, then picture by picture."""
 
-    def __init__(self, network: GenHead, model: HeadModel, source: GenHeads, number: int) -> None:
-        self.network, self.model, self.source, self.number = network, model, source, number
+    def __init__(self, people: GeneratedPeople, source: GenHeads, number: int) -> None:
+        self.people, self.network, self.source, self.number = people, people.network, source, number
         rng = self._rng()
         clips = source.clips
-        self.z = torch.from_numpy(rng.normal(size=(1, network.config.z_dim))).float()
+        self.z = torch.from_numpy(rng.normal(size=(1, self.network.config.z_dim))).float()
         self.clip = clips[int(rng.integers(len(clips)))] if clips else None
         shapes = [clip.shape for clip in clips if clip.shape is not None]
-        drawn = np.clip(rng.normal(0, 0.6, model.shape_count), -1.5, 1.5)
+        drawn = np.clip(rng.normal(0, 0.6, people.model.shape_count), -1.5, 1.5)
         shape = shapes[int(rng.integers(len(shapes)))] if shapes else drawn
         self.shape = np.asarray(shape, np.float32)
         with torch.inference_mode():
-            still = HeadMotion(np.zeros(52), np.zeros(6))
-            camera = portrait_camera(self._five_points(still), np.eye(3))
-            self.planes = network.planes(
-                self.z, torch.from_numpy(self.shape)[None], self._label(camera), truncation=TRUNCATION,
-                truncation_cutoff=TRUNCATION_CUTOFF,
-            )  # fmt: skip
-            self.behind = network.background_features(self.z)
+            self.planes, self.behind = people.planes(self.z, torch.from_numpy(self.shape)[None])
 
     def person(self) -> Person:
         """Render all motions and views."""
         plan = self.source.plan
         rows = [row for k in range(plan.motions) for row in self._motion(k)]
         name = f"genhead seed {self.source.seed} person {self.number}"
-        return Person(name, self.shape, rows, [self._background()])
+        return Person(name, self.shape, rows, [self._background()], latent=self.z[0].numpy())
 
     def _rng(self, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([self.source.seed, self.number, *numbers])
@@ -124,14 +101,15 @@ class GenHeadPerson:
         motion = frame_of(self.clip, rng)
         if not self.source.static and rng.random() < JAW_REPLACED:
             motion = HeadMotion(motion.expression, motion.eyes, jaw=np.array([rng.uniform(0, JAW_OPEN), 0.0, 0.0]))
-        five, pose, plan = self._five_points(motion), self._pose(motion), self.source.plan
+        pose, plan = self._pose(motion), self.source.plan
+        five = self.people.five_points(pose)[0]
         rows = []
         for v in range(plan.views):
             rng = self._rng(k, v)
             portrait = v < (plan.views + 1) // 2
             camera = portrait_camera(five, rotation_of(self.source.clips, rng)) if portrait else random_camera(rng)
             with torch.inference_mode():
-                made = self.network.render(self.planes, self.behind, pose, self._label(camera))
+                made = self.network.render(self.planes, self.behind, pose, label_of(camera))
             picture, alpha, depth = unpack(made, plan.size)
             rows.append(ViewRow(k, v, picture, alpha, depth, camera, intrinsics_of(plan.size), motion))
         return rows
@@ -139,16 +117,6 @@ class GenHeadPerson:
     def _pose(self, motion: HeadMotion) -> HeadPose:
         values = (self.shape, motion.expression, motion.neck, motion.jaw, motion.eyes)
         return HeadPose(*(torch.from_numpy(np.asarray(value, np.float32))[None] for value in values))
-
-    def _five_points(self, motion: HeadMotion) -> np.ndarray:
-        pose = self._pose(motion)
-        vertices = self.model(pose.shape, pose.expression, None, None, pose.neck, pose.jaw, pose.eyes)
-        return np.asarray(self.model.landmarks(vertices)[0, list(FIVE_DENSE_POINTS)].double().numpy())
-
-    @staticmethod
-    def _label(world_to_camera: np.ndarray) -> torch.Tensor:
-        matrix, intrinsics = (torch.from_numpy(value)[None] for value in (world_to_camera, intrinsics_of(1)))
-        return label_from_camera(matrix, intrinsics, 1, 1).float()
 
     def _background(self) -> np.ndarray:
         config, network = self.network.config, self.network

@@ -10,11 +10,11 @@ import numpy as np
 
 from ...artifacts import Weights
 from ...blocks.head_model import HeadModel
-from ...methods.portrait4d.alignment import FIVE_DENSE_POINTS
+from ...methods.portrait4d.alignment import FIVE_DENSE_POINTS, portrait_camera
 from ...priors.synthetic_person.person import PersonState
 from ...priors.synthetic_person.portrait import PortraitPerson
 from .backdrops import draw_backdrop
-from .cameras import intrinsics_of, portrait_camera, portrait_rotation, random_camera
+from .cameras import intrinsics_of, portrait_rotation, random_camera
 from .expressions import draw_motion
 from .rows import Person, ViewPlan, ViewRow
 

@@ -45,13 +45,15 @@ class ViewRow:
 
 @dataclass(frozen=True)
 class Person:
-    """Everything rendered of one person. name: where it came from; shape [S]; backgrounds: uint8 [H,W,3] each."""
+    """Everything rendered of one person. name: where it came from; shape [S]; backgrounds: uint8 [H,W,3] each; latent
+    [D]: what a generator made the person of, where one did."""
 
     name: str
     shape: np.ndarray
     rows: Sequence[ViewRow]
     backgrounds: Sequence[np.ndarray]
     sources: tuple[Source, ...] = field(default_factory=tuple)
+    latent: np.ndarray | None = None
 
 
 def encode_jpeg(image_u8: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
@@ -78,6 +80,7 @@ def assemble(people: Sequence[tuple[int, Person]], head_model: str, plan: ViewPl
     first = np.cumsum([0, *(len(person.backgrounds) for _, person in people)])
     offsets = {number: int(first[k]) for k, (number, _) in enumerate(people)}
     shapes = {number: person.shape for number, person in people}
+    latents = [person.latent for _, person in people if person.latent is not None]
     whole = [(row.depth_z, row.opacity) for _, _, row in rows]
 
     def stacked(values: list[np.ndarray], *shape: int) -> np.ndarray:
@@ -99,6 +102,7 @@ def assemble(people: Sequence[tuple[int, Person]], head_model: str, plan: ViewPl
         index=numbers([n * rows_each + k for n, k, _ in rows]), identity=numbers([n for n, *_ in rows]),
         motion=numbers([row.motion for *_, row in rows]), view=numbers([row.view for *_, row in rows]),
         identity_name=[person.name.encode() for _, person in people],
+        latents=np.asarray(latents, np.float32) if people and len(latents) == len(people) else None,
         shape=stacked([shapes[n] for n, *_ in rows], -1) if rows else np.zeros((0, 0), np.float32),
         expression=expression, coefficients=expression.copy(), rotation=zeros, translation=zeros.copy(),
         neck=stacked([row.state.neck for *_, row in rows], 3), jaw=stacked([row.state.jaw for *_, row in rows], 3),
