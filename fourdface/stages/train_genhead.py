@@ -13,7 +13,7 @@ from PIL import Image
 from fourdface.artifacts import Views
 from fourdface.errors import FourdError, UsageError
 from fourdface.priors.genhead.camera import label_from_camera
-from fourdface.priors.genhead.lmdb_data import LmdbPictures
+from fourdface.priors.genhead.lmdb_data import LmdbPictures, is_lmdb
 from fourdface.priors.genhead.training import GenHeadRecipe
 from fourdface.priors.genhead.training_config import GenHeadTraining
 from fourdface.priors.genhead.training_data import PictureRow, Pictures, PictureSource
@@ -69,7 +69,7 @@ def open_pictures(paths: Sequence[str], config: GenHeadTraining) -> Pictures:
         raise UsageError("genhead needs pictures: give --data FOLDER of `fourd synth-data pictures`")
     sources: list[PictureSource] = []
     for path in map(Path, paths):
-        if (path / "data.mdb").is_file():
+        if is_lmdb(path):
             sources.append(LmdbPictures(path))
             continue
         files = sorted(path.glob("*.h5")) if path.is_dir() else [path]

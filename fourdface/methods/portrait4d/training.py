@@ -24,7 +24,8 @@ from fourdface.methods.portrait4d.modules import SLOPE
 from fourdface.methods.portrait4d.network import Picture, Reconstructor
 from fourdface.methods.portrait4d.perceived_motion import PerceivedMotion
 from fourdface.methods.portrait4d.training_config import LossConfig, TrainingConfig
-from fourdface.methods.portrait4d.training_data import PortraitViews, view_files
+from fourdface.methods.portrait4d.training_data import PortraitViews
+from fourdface.methods.portrait4d.training_lmdb import LmdbClips, open_samples, require_perceived
 from fourdface.methods.portrait4d.training_losses import (
     choose_perceptual,
     density_variation,
@@ -34,7 +35,7 @@ from fourdface.methods.portrait4d.training_losses import (
 )
 from fourdface.methods.portrait4d.training_scores import held_out_batch, novel_view_scores, row_of_pictures
 from fourdface.methods.portrait4d.training_teacher import POINTS, Teacher, open_teacher, teacher_losses
-from fourdface.methods.portrait4d.view import FACE_ANCHOR, OPEN_FACE_ANCHOR
+from fourdface.methods.portrait4d.view import OPEN_FACE_ANCHOR, OPEN_HEAD, face_anchor, moved_label
 from fourdface.methods.portrait4d.weights import load_reconstructor, packed
 from fourdface.priors.genhead.camera_ranges import labels_in_ranges
 from fourdface.training.data import Samples
@@ -49,9 +50,6 @@ CROSS_LAYERS = ("*encoder_canonical.*maps*", "*encoder_canonical.*proj_y*", "*en
 """Parameters that take the motion in: `cross_lr_scale` is theirs."""
 EQUALISED_LAYERS = ("decoder.*", "superresolution.*")
 """`equalised_lr_scale` is theirs: weights of unit size with a gain, which a step hardly changes."""
-OPEN_HEAD = tuple(ours - flame for ours, flame in zip(OPEN_FACE_ANCHOR, FACE_ANCHOR, strict=True))
-"""By how much the face of the open head, whose parameters `views` hold, lies higher and further in front of its neck
-joint than FLAME's: the cameras are moved by as much."""
 
 
 class PortraitRecipe(Recipe):
@@ -64,7 +62,7 @@ class PortraitRecipe(Recipe):
     forward_methods: Mapping[str, Sequence[str]] = {"psi": ("encode_source", "planes", "render")}
 
     def __init__(
-        self, config: TrainingConfig, device: torch.device, held_out: PortraitViews | None = None,
+        self, config: TrainingConfig, device: torch.device, held_out: PortraitViews | LmdbClips | None = None,
         teacher: Teacher | None = None,
     ) -> None:  # fmt: skip
         self.config, self.device, self.held_out, self.teacher = config, device, held_out, teacher
@@ -168,11 +166,8 @@ class PortraitRecipe(Recipe):
         """Motion [B, M] of sources and drivers; the driver's, with `pseudo_driver`, as seen in a pseudo view."""
         if self.config.static:  # nothing reads it
             return (torch.zeros(len(batch["source"]), self.config.network.motion, device=self.device),) * 2
-        if self.config.motion == "truth":
-            source_motion, motion = batch["source_motion"], batch["motion"]
-        else:
-            source_motion = self._perceive(_pm1(batch["source"]), batch["source_label"])
-            motion = self._perceive(_pm1(batch["driver"]), batch["driver_label"])
+        batch = self._read(batch)
+        source_motion, motion = batch["source_motion"], batch["motion"]
         if self.fixed is None or not self.config.pseudo_driver:
             return source_motion, motion
         count = len(motion)
@@ -182,6 +177,13 @@ class PortraitRecipe(Recipe):
             return source_motion, motion
         picture = _static_view(self.fixed, _pm1(batch["driver"]), label, self.config.network.render_size).picture
         return source_motion, torch.where(chosen, self._perceive(picture, label), motion)
+
+    def _read(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch with the motions that the configuration wants: its own, or those seen in its pictures."""
+        if self.config.motion == "truth" or self.config.static:
+            return batch
+        names = {"source_motion": "source", "motion": "driver"}
+        return batch | {name: self._perceive(_pm1(batch[seen]), batch[f"{seen}_label"]) for name, seen in names.items()}
 
     def _perceive(self, image_pm1: Tensor, label: Tensor) -> Tensor:
         if self.perceived is None:
@@ -250,14 +252,14 @@ class PortraitRecipe(Recipe):
         """Rows of source, driver, result and truth of people that were held out."""
         if self.held_out is None:
             return {}
-        batch = self._arranged(held_out_batch(self.held_out, 6, self.device))
+        batch = self._read(self._arranged(held_out_batch(self.held_out, 6, self.device)))
         return {"held-out": row_of_pictures(self._of(networks), batch, self._scale())}
 
     def scores(self, networks: Mapping[str, nn.Module], state: TrainState) -> dict[str, float]:
         """See `novel_view_scores`; of people that were held out."""
         if self.held_out is None:
             return {}
-        return novel_view_scores(self._of(networks), self.held_out, self.device, self._scale())
+        return novel_view_scores(self._of(networks), self.held_out, self.device, self._scale(), read=self._read)
 
     def _scale(self) -> float:
         return 0.0 if self.config.static else 1.0
@@ -276,7 +278,7 @@ class PortraitRecipe(Recipe):
 class WithStatic:
     """Samples with those of another data set beside them, as `static_NAME`: people for the static half of a batch."""
 
-    def __init__(self, samples: PortraitViews, static: PortraitViews) -> None:
+    def __init__(self, samples: PortraitViews | LmdbClips, static: PortraitViews | LmdbClips) -> None:
         self.samples, self.static = samples, static
 
     def __len__(self) -> int:
@@ -290,14 +292,13 @@ class WithStatic:
         """See `PortraitViews.draw`; the static sample is any of the other data set."""
         sample = self.samples.draw(index, generator)
         other = self.static.draw(int(torch.randint(len(self.static), (), generator=generator)), generator)
+        sample["depths"], other["depths"] = torch.broadcast_tensors(sample["depths"], other["depths"])
         return sample | {f"static_{name}": value for name, value in other.items()}
 
 
 def random_label(uniform: Tensor) -> Tensor:
     """Labels [B, 25] of the papers' random cameras about the open head, see `labels_in_ranges`."""
-    label = labels_in_ranges(uniform)
-    label[:, [3, 7, 11]] += label.new_tensor(OPEN_HEAD)
-    return label
+    return moved_label(labels_in_ranges(uniform), OPEN_HEAD)
 
 
 def zero_cross_attention(network: Reconstructor) -> None:
@@ -332,16 +333,16 @@ def silent_superresolution(network: Reconstructor) -> None:
 def make(config: TrainingConfig, data_paths: Sequence[str], device: torch.device) -> tuple[PortraitRecipe, Samples]:
     """Recipe and samples of a configuration. UsageError or FourdError for data or weights that do not fit."""
     size, driven = config.network.resolution, config.self_driven
-    files = view_files(data_paths)
+    require_perceived(data_paths, config)
     teacher = open_teacher(config, device)
     made_by = "" if teacher is None else teacher.sha256
-    people = PortraitViews(files, size, config.data, self_driven=driven, made_by=made_by)
+    people = open_samples(data_paths, size, config.data, self_driven=driven, made_by=made_by)
     samples: Samples = people
     if config.data.static:
-        others, further = replace(config.data, people=0), view_files(config.data.static)
-        static = PortraitViews(further, size, others, self_driven=driven, without=people.of_person, made_by=made_by)
+        others, further = replace(config.data, people=0), config.data.static
+        static = open_samples(further, size, others, self_driven=driven, without=people, made_by=made_by)
         samples = WithStatic(people, static)
-    held_out = PortraitViews(files, size, config.data, held_out=True) if config.data.held_out else None
+    held_out = open_samples(data_paths, size, config.data, held_out=True) if config.data.held_out else None
     return PortraitRecipe(config, device, held_out, teacher), samples
 
 
@@ -398,5 +399,8 @@ def _pm1(image_u8: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _static_view(network: Reconstructor, image_pm1: Tensor, label: Tensor, size: int) -> Picture:
+    """The picture by a frozen Psi_3d; a published one, which brings FLAME along, stands in FLAME's world."""
     still = image_pm1.new_zeros(len(label), network.config.motion)
+    if network.deformer is not None and face_anchor(network.deformer.flame_deform) != OPEN_FACE_ANCHOR:
+        label = moved_label(label, [-x for x in OPEN_HEAD])
     return network(image_pm1, still, still, label, motion_scale=0.0, size=size)

@@ -24,7 +24,7 @@ from fourdface.methods.portrait4d.config import coefficient_motion
 from fourdface.methods.portrait4d.training_config import DataConfig
 from fourdface.priors.genhead.camera import label_from_camera
 
-__all__ = ["Moment", "PortraitViews", "mirrored_motion", "person_name", "view_files"]
+__all__ = ["Moment", "PortraitViews", "augmented", "mirrored_motion", "person_name", "view_files"]
 
 OPEN_SHARDS = 64
 """`views` files that a process holds open at most: their pictures stay encoded."""
@@ -176,9 +176,11 @@ class PortraitViews:
         }  # fmt: skip
         if self.made_by:
             sample |= {"latent": _latent(views, driver), "head": _head(views, driver)}
-        if rng is not None and rng.random() < self.config.mirror:
-            sample = _mirrored(sample)
-        return sample if rng is None or self.config.colour == 0 else _coloured(sample, self.config.colour, rng)
+        return sample if rng is None else augmented(sample, self.config, rng)
+
+    def of_people(self, count: int) -> list[int]:
+        """Index of one sample of each of at most `count` people."""
+        return [moments[-1] for moments in list(self.of_person.values())[:count]]
 
     def _blank(self, channels: int) -> Tensor:
         return torch.zeros(channels, self.size, self.size, dtype=torch.uint8)
@@ -238,6 +240,13 @@ def _label(views: Views, row: int) -> Tensor:
     matrix = torch.from_numpy(views.world_to_camera[row])[None]
     intrinsics = torch.from_numpy(views.intrinsics[row])[None]
     return label_from_camera(matrix, intrinsics, views.width, views.height)[0]
+
+
+def augmented(sample: dict[str, Tensor], config: DataConfig, rng: np.random.Generator) -> dict[str, Tensor]:
+    """A sample (see `PortraitViews.draw`) in a mirror or not, and in other colours, as the configuration says."""
+    if rng.random() < config.mirror:
+        sample = _mirrored(sample)
+    return sample if config.colour == 0 else _coloured(sample, config.colour, rng)
 
 
 def _mirrored(sample: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from fourdface.methods.portrait4d.network import Picture, Reconstructor
 from fourdface.methods.portrait4d.training_data import PortraitViews
+from fourdface.methods.portrait4d.training_lmdb import LmdbClips
 from fourdface.methods.portrait4d.training_losses import truth_of
 
 __all__ = ["held_out_batch", "novel_view_scores", "row_of_pictures", "yaw_of"]
@@ -22,10 +23,9 @@ PEOPLE = 40
 """People that scores are taken of, at most."""
 
 
-def held_out_batch(samples: PortraitViews, count: int, device: torch.device) -> dict[str, Tensor]:
-    """The first sample of each of `count` people (fewer where there are no more), always the same."""
-    first = [moments[-1] for moments in list(samples.of_person.values())[:count]]
-    return _stacked([samples[k] for k in first], device)
+def held_out_batch(samples: PortraitViews | LmdbClips, count: int, device: torch.device) -> dict[str, Tensor]:
+    """A sample of each of `count` people (fewer where there are no more), always the same."""
+    return _stacked([samples[k] for k in samples.of_people(count)], device)
 
 
 def yaw_of(label: Tensor) -> Tensor:
@@ -50,22 +50,22 @@ def row_of_pictures(network: Reconstructor, batch: dict[str, Tensor], scale: flo
 
 @torch.no_grad()
 def novel_view_scores(
-    network: Reconstructor, samples: PortraitViews, device: torch.device, scale: float, people: int = PEOPLE
-) -> dict[str, float]:
+    network: Reconstructor, samples: PortraitViews | LmdbClips, device: torch.device, scale: float,
+    people: int = PEOPLE, read: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Of views some 30 degrees from the source's, of one moment: PSNR (dB) of the result, of the mean picture of all
     these targets, and of the source itself; and the rank correlation of depth with the truth inside the head.
 
-    A network that is driven (`scale` 1) sees another moment of the person as its source.
+    A network that is driven (`scale` 1) sees another moment of the person as its source. Clips have one camera: there
+    it is another frame, seen from its own camera, and there is no depth. read: puts the motions into a batch.
     """
     from scipy.stats import spearmanr
 
     found: dict[str, list[float]] = {"psnr": [], "source": [], "depth": []}
     targets, results = [], []
-    for person in list(samples.of_person)[:people]:
-        sample = _novel_view(samples, samples.of_person[person], scale)
-        if sample is None:
-            continue
+    for sample in _scored(samples, people, scale):
         batch = _stacked([sample], device)
+        batch = batch if read is None else read(batch)
         out = _rendered(network, batch, scale)
         truth = truth_of(batch, out.features.shape[-1])
         targets.append(truth.image[0].cpu())
@@ -81,6 +81,16 @@ def novel_view_scores(
     mean = torch.stack(targets).mean(0)
     scores = {name: float(np.mean(values)) for name, values in found.items() if values}
     return scores | {"mean-picture": float(np.mean([_psnr(mean, target) for target in targets]))}
+
+
+def _scored(samples: PortraitViews | LmdbClips, people: int, scale: float) -> Iterator[dict[str, Tensor]]:
+    if isinstance(samples, LmdbClips):
+        yield from (samples[k] for k in samples.of_people(people))
+        return
+    for moments in list(samples.of_person.values())[:people]:
+        sample = _novel_view(samples, moments, scale)
+        if sample is not None:
+            yield sample
 
 
 def _novel_view(samples: PortraitViews, moments: Sequence[int], scale: float) -> dict[str, Tensor] | None:

@@ -7,6 +7,8 @@ for a head that looks straight ahead it stands where the published one does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,8 @@ from fourdface.blocks.rotation import axis_angle_to_matrix
 from fourdface.priors.genhead.camera import camera_from_label, frontal_label, label_from_camera
 from fourdface.priors.genhead.head import HeadGeometry
 
-__all__ = ["FACE_ANCHOR", "OPEN_FACE_ANCHOR", "camera_of_label", "face_anchor", "label_of_camera", "portrait_label"]
+__all__ = ["FACE_ANCHOR", "OPEN_FACE_ANCHOR", "OPEN_HEAD", "camera_of_label", "face_anchor", "label_of_camera",
+           "moved_label", "portrait_label"]  # fmt: skip
 
 FACE_ANCHOR = (0.0, 0.01, 0.1)
 """Origin of the mean face of the alignment (`alignment.FACE_POINTS` and `OFFSET`) in Portrait4D's world: it is seen in
@@ -24,6 +27,8 @@ the middle of the crop from the published camera, and lies 0.53 of its units beh
 
 OPEN_FACE_ANCHOR = (0.0, 0.215, 0.273)
 """The same of the open head, whose neck joint, the world's origin, lies lower and further back than FLAME's."""
+OPEN_HEAD = tuple(ours - flame for ours, flame in zip(OPEN_FACE_ANCHOR, FACE_ANCHOR, strict=True))
+"""From FLAME's world to the open head's: what to add to a camera's place so that it sees the same of a face."""
 OPEN_EXPRESSIONS = 52
 """Expression modes of the open head, by which it is told from FLAME."""
 
@@ -33,14 +38,21 @@ def face_anchor(head: HeadGeometry | None) -> tuple[float, float, float]:
     return OPEN_FACE_ANCHOR if head is not None and head.expression_count == OPEN_EXPRESSIONS else FACE_ANCHOR
 
 
+def moved_label(label: Tensor, offset: Sequence[float]) -> Tensor:
+    """Labels [..., 25] of the cameras moved by `offset` [3] in the labels' units."""
+    out = label.clone()
+    out[..., [3, 7, 11]] += label.new_tensor(offset)
+    return out
+
+
 def portrait_label(rotation: Tensor, anchor: tuple[float, float, float] = FACE_ANCHOR) -> Tensor:
     """Label [B, 25] that shows the face of heads turned by `rotation` [B, 3] (axis-angle, radians) in the middle.
 
     anchor: of the network's head, see `face_anchor`; the camera stands as far before it as the published one.
     """
-    moved = (axis_angle_to_matrix(rotation) @ rotation.new_tensor(anchor)) - rotation.new_tensor(FACE_ANCHOR)
+    offset = (axis_angle_to_matrix(rotation) @ rotation.new_tensor(anchor)) - rotation.new_tensor(FACE_ANCHOR)
     label = frontal_label(batch=len(rotation)).to(rotation)
-    label[:, [3, 7, 11]] += moved
+    label[:, [3, 7, 11]] += offset
     return label
 
 

@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from fourdface.errors import FourdError
 from fourdface.priors.genhead.lmdb_data import GENHEAD_FIELDS, LABELS, LmdbPictures, parse_record
+from support.lmdb_folders import clip_record, encoded, message, store
 
-lmdb = pytest.importorskip("lmdb", reason="the package lmdb is not installed")
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def message(*fields: tuple[int, int | bytes]) -> bytes:
-    """A protobuf message of numbers and byte strings."""
-    out = b""
-    for number, value in fields:
-        wire = varint(number << 3 | (0 if isinstance(value, int) else 2))
-        out += wire + (varint(value) if isinstance(value, int) else varint(len(value)) + value)
-    return out
-
-
-def encoded(picture: np.ndarray, kind: str = "PNG") -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(picture).save(out, kind)
-    return out.getvalue()
+pytest.importorskip("lmdb", reason="the package lmdb is not installed")
 
 
 def labels(count: int = 1) -> np.ndarray:
     rows = np.arange(count * LABELS, dtype=np.float32).reshape(count, LABELS) / 1000
     rows[:, :25] = np.eye(5, dtype=np.float32).reshape(25)
     return rows
-
-
-def store(folder: Path, records: list[bytes], count: bytes | None = None) -> Path:
-    folder.mkdir()
-    with lmdb.open(str(folder), map_size=1 << 24) as file, file.begin(write=True) as transaction:
-        for number, record in enumerate(records):
-            transaction.put(b"%08d" % number, record)
-        transaction.put(b"num_samples", str(len(records)).encode() if count is None else count)
-    return folder
 
 
 def picture(seed: int) -> np.ndarray:
@@ -83,9 +50,7 @@ def test_clips_give_every_frame(tmp_path: Path) -> None:
     """A record of VFHQ's kind: raw pixels of three frames."""
     frames = np.stack([picture(k) for k in range(3)])
     segments = np.stack([np.full((16, 16), k, np.uint8) for k in range(3)])
-    record = message(
-        (1, 3), (2, 16), (3, 16), (4, 3), (5, frames.tobytes()), (6, segments.tobytes()), (7, labels(3).tobytes())
-    )
+    record = clip_record(frames, segments, labels(3))
     source = LmdbPictures(store(tmp_path / "VFHQ_16_2", [record, record]))
     assert len(source) == 6
     row = source.row(5)
@@ -131,7 +96,7 @@ def test_hostile_files_end_in_one_sentence(tmp_path: Path) -> None:
     pictures = {"noise": b"\x89PNG nothing", "gif": encoded(picture(1), "GIF"), "half": encoded(picture(1))[:100]}
     for name, data in pictures.items():
         source = LmdbPictures(store(tmp_path / f"P_{name}", [ffhq(1, image=data)]))
-        with pytest.raises(FourdError, match="image of a record"):
+        with pytest.raises(FourdError, match="record 0: image"):
             source.row(0)
     with pytest.raises(FourdError, match=r"data\.mdb"):
         LmdbPictures(tmp_path)
