@@ -10,7 +10,8 @@ seen as the source is), and
   id       cosine between the result and the source (identity judge), cross; id_driver: and the driver
   cons     mean cosine between results of one source under different drivers, cross (v2 table 3)
   apd      mean absolute difference of yaw, pitch and roll from the camera's, degrees (pose judge), self
-  jaw, blink, smile  correlation of the driver's true coefficients with what the coefficient judge reads, cross
+  jaw, blink, smile  correlation of what the coefficient judge reads in driver and result, cross; jaw_true, ...: of the
+           driver's true coefficients with what it reads in the result
 --judges DIR holds the networks of configs/eval/judges.yaml; without it the judged columns stay empty.
 """
 
@@ -66,6 +67,10 @@ def row(samples: PortraitViews, source: int, driver: int) -> dict[str, Tensor]:
     return {name: value[None] for name, value in sample.items()}
 
 
+def _pm1(image_u8: Tensor) -> Tensor:
+    return image_u8[0].float() / 127.5 - 1
+
+
 @torch.inference_mode()
 def driven(network: Reconstructor, batch: dict[str, Tensor], label: Tensor) -> Tensor:
     """The result [3, S, S] from a camera [1, 25]."""
@@ -98,7 +103,7 @@ def cross_scores(
 ) -> dict[str, float]:
     """id, id_driver, cons and the three correlations; every person is driven by `DRIVERS` others."""
     identity: dict[str, list[float]] = {"id": [], "id_driver": [], "cons": []}
-    pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in TRAITS}
+    pairs: dict[str, list[tuple[float, float]]] = {name + kind: [] for kind in ("", "_true") for name in TRAITS}
     for k, moments in enumerate(people):
         seen = []
         for step in range(1, DRIVERS + 1):
@@ -106,16 +111,17 @@ def cross_scores(
             batch = row(samples, moments[0], other[step % len(other)])
             picture = picture_of(driven(network, batch, batch["source_label"]), judges)
             found = picture.read("identity")
-            given = (batch[name][0].float() / 127.5 - 1 for name in ("source", "driver"))
-            ends = [picture_of(image, judges).read("identity") for image in given]
+            ends = [picture_of(_pm1(batch[name]), judges).read("identity") for name in ("source", "driver")]
             if found is not None and all(end is not None for end in ends):
                 seen.append(found)
                 identity["id"].append(float(found @ ends[0]))
                 identity["id_driver"].append(float(found @ ends[1]))
-            read = picture.read("coefficients")
-            if read is not None:
-                for name in TRAITS:
-                    pairs[name].append((trait(batch["motion"][0].numpy(), name), trait(read, name)))
+            read, shown = picture.read("coefficients"), picture_of(_pm1(batch["driver"]), judges).read("coefficients")
+            if read is None or shown is None:
+                continue
+            for name in TRAITS:
+                pairs[name].append((trait(shown, name), trait(read, name)))
+                pairs[f"{name}_true"].append((trait(batch["motion"][0].numpy(), name), trait(read, name)))
         identity["cons"] += [float(a @ b) for a, b in combinations(seen, 2)]
     scores = {name: float(np.mean(values)) for name, values in identity.items() if values}
     for name, values in pairs.items():
