@@ -65,6 +65,10 @@ def provenance_of(
     )  # fmt: skip
 
 
+USED_BY_ALL = ("open-head", "perception")
+"""Shipped assets that every result depends on; networks of single methods are shipped as well."""
+
+
 def embedded_weights() -> tuple[Weights, ...]:
     """Registry entries of the shipped assets that every result depends on."""
     from fourdface.artifacts import Weights
@@ -73,8 +77,7 @@ def embedded_weights() -> tuple[Weights, ...]:
     registry = load_registry()
     return tuple(
         Weights(asset.id, asset.sha256 or "", asset.licence, asset.commercial_use)
-        for asset in registry.values()
-        if asset.kind == "embedded"
+        for asset in map(registry.__getitem__, USED_BY_ALL)
     )
 
 

@@ -52,8 +52,8 @@ def test_set_up_takes_one_command_and_stands_near_the_top() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_make_targets_exist(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    named = re.findall(r"(?:^ {4}|`)make (?:[A-Z]+=\S+ )*([a-z]+)", page.read_text(encoding="utf-8"), re.M)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    named = re.findall(r"(?:^ {4}|`)make (?:[A-Z]+=\S+ )*([a-z][a-z-]*)", page.read_text(encoding="utf-8"), re.M)
     assert set(named) <= targets
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.ndimage import minimum_filter
 
 from fourdface.artifacts import Avatar, Frames, Motion
+from fourdface.cli.sources import embedded_weights
 from fourdface.media.image import decode_png
 from fourdface.media.video import open_video
 from fourdface.methods.portrait4d.config import SIZES
@@ -334,3 +335,16 @@ def test_an_evaluation_runs_weights_of_ones_own(photo: Path, clip: Path, tmp_pat
     assert folder.name.startswith("portrait4d-v2-") and (folder / "in+drive.h5").exists()
     sentence = fourd(*call, "--method", "portrait4d-v2", "--method", "splat", "-o", tmp_path / "two.h5").sentence(2)
     assert "one --method" in sentence and not (tmp_path / "two.h5").exists()
+
+
+def test_a_fresh_machine_lifts_with_the_shipped_weights(photo: Path, tmp_path: Path) -> None:
+    good("lift", photo, "--method", "lp3d", "-o", tmp_path / "a.h5")
+    used = {entry.asset: entry.commercial_use for entry in Avatar.read(tmp_path / "a.h5").provenance.weights}
+    assert used["portrait4d-static-tiny"] is False and used["open-head"] is True
+    good("render", tmp_path / "a.h5", "--yaw", -30, "--yaw", 0, "--yaw", 30, "-o", tmp_path / "views")
+    left, front, right = (image.astype(float) for image in stills(tmp_path / "views"))
+    assert front.std() > 20 and np.abs(left - right).mean() > 5
+
+
+def test_avatars_of_gaussians_do_not_name_networks_they_do_not_use() -> None:
+    assert {entry.asset for entry in embedded_weights()} == {"open-head", "perception"}
