@@ -16,7 +16,7 @@ from parity.rule import PSI_EQLR, fill
 from PIL import Image
 
 from fourdface.artifacts import Avatar
-from fourdface.assets import load_record, load_weights, manifests
+from fourdface.assets import load_record, load_registry, load_weights, manifests
 from fourdface.blocks.head_model import HeadModel
 from fourdface.methods.portrait4d.bfm_to_flame import BfmToFlame
 from fourdface.methods.portrait4d.config import SIZES
@@ -91,8 +91,11 @@ def test_from_official_files_to_a_video(folder: Path) -> None:
 @pytest.mark.parametrize("method", ["portrait4d", "lp3d"])
 def test_the_other_reconstructors(folder: Path, method: str) -> None:
     asset = METHODS[method].asset
-    sentence = fourd("lift", folder / "in.png", "--method", method, "-o", folder / "a.h5").sentence()
-    assert asset in sentence and "fourd assets import" in sentence
+    if METHODS[method].shipped in load_registry():  # our own small network stands in for the published one
+        assert asset in good("lift", folder / "in.png", "--method", method, "-o", folder / "own.h5").err
+    else:
+        sentence = fourd("lift", folder / "in.png", "--method", method, "-o", folder / "a.h5").sentence()
+        assert asset in sentence and "fourd assets import" in sentence
     good("assets", "import", folder / f"{asset}.pkl")
     if METHODS[method].motion_scale:
         sentence = fourd("lift", folder / "in.png", "--method", method, "-o", folder / "a.h5").sentence()
