@@ -259,7 +259,7 @@ class Session:
         weights = self.options.get("weights")
         if weights and Path(weights).is_file():
             return self.work / f"{method}-{_hash(Path(weights))[:12]}"
-        return self.work / (f"{method}-{weights}" if weights else method)
+        return self.work / (f"{method}-{Path(weights).name}" if weights else method)
 
     def _reenacted(self, method: str, name: str, photo: Path, driver: Path) -> Path:
         """Run lift and reenact, without loss, into the work folder; what is there already is used."""
