@@ -429,8 +429,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     if chosen.call is cost:  # whose networks need no weights: warnings about missing ones would mislead
         logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder:
-        chosen.call(chosen, Path(folder))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            chosen.call(chosen, Path(folder))
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 if __name__ == "__main__":
